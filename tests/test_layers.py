@@ -24,6 +24,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         [
             "_api_documents",
+            "_arguments",
             "_call_document",
             "_fast",
             "_spans",
@@ -59,6 +60,7 @@ LAYERS: dict[str, int] = {
             "logs",
             "metrics",
             "options",
+            "response",
         ],
         1,
     ),

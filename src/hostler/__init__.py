@@ -15,6 +15,7 @@ The names below are what most programs need. They are imported when they are fir
 an LB does not load the Docker SDK. The seams to implement are in `hostler.abc`, errors in
 `hostler.errors`, call options in `hostler.options`.
 
+* ``_arguments``: checks of arguments and extensions
 * ``_asgi``: ASGI pieces that all HTTP applications share
 * ``_api_documents``: the API's JSON documents, for the server and the client, and their conversion
 * ``_call_document``: a call as the JSON document in `TryCall.models_call_json`, read as Go reads it
@@ -57,6 +58,7 @@ an LB does not load the Docker SDK. The seams to implement are in `hostler.abc`,
 * ``pool``: runners, pools and placers
 * ``protocol``: what passes between a load balancer and a runner, whatever carries it: frames, and
   the two ends of an engagement
+* ``response``: calls from a program
 * ``rules``: what apps, functions and triggers may be (Fn's rules)
 * ``runner``: the pure runner
 * ``slot_key``: the hash that decides which containers may serve a call
@@ -71,22 +73,31 @@ an LB does not load the Docker SDK. The seams to implement are in `hostler.abc`,
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+__version__: str
+"""Of the installed distribution."""
+
 if TYPE_CHECKING:
+    from ._asgi.types import ASGIApp
     from ._concurrency.drain import DrainBudget
+    from .abc import CallListener, CallRequest, Driver, Placer, ResponseWriter, Runner, RunnerPool
     from .agent import Agent, open_agent
     from .api import api_app
+    from .bodies import BytesBody
     from .call import PendingCall
     from .config import AgentConfig, LBConfig, NodeConfig, PlacerConfig, PoolConfig, RunnerConfig
     from .drivers.docker import open_docker_driver
     from .drivers.process import open_process_driver
     from .drivers.sim import open_sim_driver
     from .errors import APIError, FunctionError, HostlerError
-    from .front import invoke_app, serve_http
+    from .front import invoke_app, respond, serve_http
     from .functions import FunctionTable, load_functions
     from .lb import LBAgent, open_lb_agent
     from .models import App, Call, Fn
+    from .nodes import Extensions, open_api, open_lb, open_runner, open_serve
+    from .options import from_http_fn_request, with_writer
     from .pool import (
         BoundedPlacer,
         ConsistentHashPlacer,
@@ -98,19 +109,27 @@ if TYPE_CHECKING:
         open_dynamic_pool,
         open_static_pool,
     )
+    from .response import CallResponse
     from .runner import PureRunner, open_pure_runner
     from .store import open_datastore
     from .wire import open_loop
 
 __all__ = [
     "APIError",
+    "ASGIApp",
     "Agent",
     "AgentConfig",
     "App",
     "BoundedPlacer",
+    "BytesBody",
     "Call",
+    "CallListener",
+    "CallRequest",
+    "CallResponse",
     "ConsistentHashPlacer",
     "DrainBudget",
+    "Driver",
+    "Extensions",
     "Fn",
     "FunctionError",
     "FunctionTable",
@@ -121,33 +140,55 @@ __all__ = [
     "NaivePlacer",
     "NodeConfig",
     "PendingCall",
+    "Placer",
     "PlacerConfig",
     "PoolConfig",
     "PureRunner",
+    "ResponseWriter",
+    "Runner",
     "RunnerConfig",
+    "RunnerPool",
     "WarmPlacer",
     "api_app",
+    "from_http_fn_request",
     "invoke_app",
     "load_functions",
     "mtls_runner_factory",
     "open_agent",
+    "open_api",
     "open_datastore",
     "open_dns_pool",
     "open_docker_driver",
     "open_dynamic_pool",
+    "open_lb",
     "open_lb_agent",
     "open_loop",
     "open_process_driver",
     "open_pure_runner",
+    "open_runner",
+    "open_serve",
     "open_sim_driver",
     "open_static_pool",
+    "respond",
     "serve_http",
+    "with_writer",
 ]
 
 _HOMES = {
+    "_asgi.types": ("ASGIApp",),
     "_concurrency.drain": ("DrainBudget",),
+    "abc": (
+        "CallListener",
+        "CallRequest",
+        "Driver",
+        "Placer",
+        "ResponseWriter",
+        "Runner",
+        "RunnerPool",
+    ),
     "agent": ("Agent", "open_agent"),
     "api": ("api_app",),
+    "bodies": ("BytesBody",),
     "call": ("PendingCall",),
     "config": (
         "AgentConfig",
@@ -161,10 +202,12 @@ _HOMES = {
     "drivers.process": ("open_process_driver",),
     "drivers.sim": ("open_sim_driver",),
     "errors": ("APIError", "FunctionError", "HostlerError"),
-    "front": ("invoke_app", "serve_http"),
+    "front": ("invoke_app", "respond", "serve_http"),
     "functions": ("FunctionTable", "load_functions"),
     "lb": ("LBAgent", "open_lb_agent"),
     "models": ("App", "Call", "Fn"),
+    "nodes": ("Extensions", "open_api", "open_lb", "open_runner", "open_serve"),
+    "options": ("from_http_fn_request", "with_writer"),
     "pool": (
         "BoundedPlacer",
         "ConsistentHashPlacer",
@@ -176,6 +219,7 @@ _HOMES = {
         "open_dynamic_pool",
         "open_static_pool",
     ),
+    "response": ("CallResponse",),
     "runner": ("PureRunner", "open_pure_runner"),
     "store": ("open_datastore",),
     "wire": ("open_loop",),
@@ -186,6 +230,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 if not TYPE_CHECKING:  # for a type checker a name that is not declared above is an error
 
     def __getattr__(name: str) -> object:
+        if name == "__version__":
+            return version("hostler")
         home = _HOME.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -197,9 +197,17 @@ class CallAgent(ABC):
     async def submit(self, call: PendingCall) -> None:
         """Run the call to its end, or, if it is detached, until it is acknowledged.
 
-        Raises the `APIError` that ended it. Cancelling the caller's scope ends the call everywhere,
-        down to the container; a detached one up to its acknowledgement. ``call.scope``: see there.
+        Raises the `APIError` that ended it: `RunnerFailed`, whose cause says more, if a runner that
+        had the call broke. What the call's body, its writer or a listener raises leaves as it is.
+        Cancelling the caller's scope ends the call everywhere, down to the container; a detached
+        one up to its acknowledgement. ``call.scope``: see there.
         """
+
+    def calls(self) -> Sequence[PendingCall]:
+        """The calls under way, those that wait included, detached ones until their function has
+        ended. They are the agent's own objects: only to be looked at. Synchronous. By default
+        none."""
+        return ()
 
 
 class RunnerAgent(CallAgent):

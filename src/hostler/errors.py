@@ -98,6 +98,11 @@ class ServiceReservationFailure(
     """The LB's own time for a placed call is over."""
 
 
+class RunnerFailed(APIError, code=500, text=INTERNAL_TEXT):
+    """A runner that had the call broke, or broke the protocol: ``__cause__`` says how. The call may
+    have run."""
+
+
 class CallOverriderFailed(APIError, code=500, text="call overrider failed"):
     """The operator's call overrider raised, or returned what are no extensions. The text names the
     overrider, and the extension or key that was wrong; the log has the cause."""
@@ -240,12 +245,28 @@ class ProtocolError(HostlerError):
     """The peer broke the order of the messages; the text says what was expected."""
 
 
+class RunnerFault(HostlerError):
+    """A runner failed a call for a reason that no client must see. The text is the runner's own."""
+
+
+class MissingEOF(HostlerError):
+    """A runner went on sending after it had reported the outcome of a call."""
+
+    def __init__(self) -> None:
+        super().__init__("Purerunner missing EOF response")
+
+
 def code_of(error: BaseException) -> int:
     """The HTTP-like code of any exception; 0 for one that is not an `APIError`.
 
     0 is what Fn's runners send for such errors, and what a receiver must read as 500.
     """
     return error.code if isinstance(error, APIError) else 0
+
+
+def is_internal(error: BaseException) -> bool:
+    """Whether a client learns nothing from ``error``, so that its cause has to be logged."""
+    return not isinstance(error, APIError) or isinstance(error, RunnerFailed)
 
 
 def public_error(error: BaseException) -> APIError:

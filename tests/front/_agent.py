@@ -39,7 +39,7 @@ class ScriptedAgent(CallAgent):
         self.handler = handler
         self.overrider = overrider
         self.record: list[str] = []
-        self.calls: list[PendingCall] = []
+        self.submitted: list[PendingCall] = []
         self.running = 0
         self.entered = trio.Event()
         self.left = trio.Event()
@@ -48,7 +48,7 @@ class ScriptedAgent(CallAgent):
         return build_call(options, self.overrider)
 
     async def submit(self, call: PendingCall) -> None:
-        self.calls.append(call)
+        self.submitted.append(call)
         self.running += 1
         self.entered.set()
         try:

@@ -123,7 +123,7 @@ async def test_an_answer_that_tells_of_no_end_leaves_its_connection_usable() -> 
         # Such, too, as came before it was answered.
         await client.send(2 * b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
         assert [(await client.answer()).status for _ in range(2)] == [200, 200]
-        assert len({id(call.scope) for call in agent.calls}) == 5
+        assert len({id(call.scope) for call in agent.submitted}) == 5
 
 
 async def test_a_drain_ends_such_a_connection_as_any_other() -> None:

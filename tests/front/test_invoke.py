@@ -34,7 +34,7 @@ async def test_echo_with_the_functions_headers_and_the_call_id() -> None:
     assert request.complete
     assert request.headers["content-type"] == "text/plain"
     assert request.headers["x-from"] == "function"
-    assert request.headers["fn-call-id"] == agent.calls[0].model.id
+    assert request.headers["fn-call-id"] == agent.submitted[0].model.id
 
 
 async def test_small_body_is_in_memory_even_if_it_comes_in_pieces() -> None:
@@ -71,7 +71,7 @@ async def test_call_is_made_of_the_request() -> None:
         query="q=1&r",
     ).body(b"x")
     await request.run(app_of(agent))
-    model = agent.calls[0].model
+    model = agent.submitted[0].model
     assert model.url == "http://lb.example:8080/invoke/fn1?q=1&r"
     assert (model.method, model.type, model.image) == ("POST", "sync", "echo:1")
     assert without_trace(model.headers) == {
@@ -87,7 +87,7 @@ async def test_header_bytes_that_are_not_utf8_are_read_as_latin1() -> None:
     request = AsgiRequest().body()
     request.scope["headers"] = [(b"x-name", b"s\xfc\xdf")]
     await request.run(app_of(agent))
-    assert agent.calls[0].model.headers["X-Name"] == ["süß"]
+    assert agent.submitted[0].model.headers["X-Name"] == ["süß"]
 
 
 async def test_hop_by_hop_headers_stop_here_in_both_directions() -> None:
@@ -101,7 +101,7 @@ async def test_hop_by_hop_headers_stop_here_in_both_directions() -> None:
         headers=[("keep-alive", "300"), ("connection", "x-mine"), ("x-mine", "1"), ("x-o", "1")]
     ).body()
     await request.run(app_of(agent))
-    assert without_trace(agent.calls[0].model.headers) == {"X-O": ["1"]}
+    assert without_trace(agent.submitted[0].model.headers) == {"X-O": ["1"]}
     assert set(request.headers) == {"fn-call-id"}
 
 
@@ -109,7 +109,7 @@ async def test_functions_content_length_is_kept_and_its_call_id_is_not() -> None
     agent = ScriptedAgent(answering(b"ab", headers=[("content-length", "2"), ("fn-call-id", "x")]))
     request = await AsgiRequest().body().run(app_of(agent))
     assert request.headers["content-length"] == "2"
-    assert request.headers["fn-call-id"] == agent.calls[0].model.id
+    assert request.headers["fn-call-id"] == agent.submitted[0].model.id
     assert len(request.sent[0]["headers"]) == 2
 
 
@@ -117,11 +117,11 @@ async def test_detached_call_is_answered_202_and_its_response_is_nobodys() -> No
     agent = ScriptedAgent()
     request = AsgiRequest(headers=[("fn-invoke-type", "detached"), ("content-length", "5")])
     await request.body(b"hello").run(app_of(agent))
-    assert agent.calls[0].model.type == "detached"
+    assert agent.submitted[0].model.type == "detached"
     assert agent.record == ["finished"]
     assert (request.status, request.content) == (202, b"")
     assert request.headers["content-length"] == "0"
-    assert request.headers["fn-call-id"] == agent.calls[0].model.id
+    assert request.headers["fn-call-id"] == agent.submitted[0].model.id
     assert "x-from" not in request.headers
 
 
@@ -134,7 +134,7 @@ async def test_detached_call_that_is_not_acknowledged_is_an_error() -> None:
 async def test_only_the_exact_value_detaches() -> None:
     agent = ScriptedAgent()
     await AsgiRequest(headers=[("fn-invoke-type", "Detached")]).body().run(app_of(agent))
-    assert agent.calls[0].model.type == "sync"
+    assert agent.submitted[0].model.type == "sync"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ async def test_request_id_is_taken_from_the_configured_header(
     agent = ScriptedAgent()
     headers = [] if given_id is None else [("x-rid", given_id)]
     await AsgiRequest(headers=headers).body().run(app_of(agent, NodeConfig(rid_header="X-Rid")))
-    request_id = agent.calls[0].request_id
+    request_id = agent.submitted[0].request_id
     assert (request_id == given_id) if kept else len(request_id) == 26
 
 

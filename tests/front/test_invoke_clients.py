@@ -34,7 +34,7 @@ async def test_declared_length_over_the_limit_is_413_before_anything_is_read() -
     await request.run(app_of(agent, LIMIT))
     assert request.status == 413
     assert error_of(request) == "Content-Length too large for this server, 101 > max 100"
-    assert agent.calls == []
+    assert agent.submitted == []
 
 
 async def test_body_of_exactly_the_limit_passes() -> None:
@@ -68,7 +68,7 @@ async def test_chunked_body_over_the_limit_in_its_first_piece_makes_no_call() ->
     request = AsgiRequest(headers=[("transfer-encoding", "chunked")]).body(b"x" * 101, more=True)
     await request.run(app_of(agent, LIMIT))
     assert request.status == 413
-    assert agent.calls == []
+    assert agent.submitted == []
 
 
 async def test_body_that_is_too_slow_is_408(autojump_clock: trio.testing.MockClock) -> None:
@@ -101,7 +101,7 @@ async def test_disconnect_cancels_the_call(body: str, logs: Logs) -> None:
     assert agent.record == ["cancelled"]
     assert request.sent == []
     entry = logs.with_event("client cancelled")[0]
-    assert (entry["status"], entry["call_id"]) == (444, agent.calls[0].model.id)
+    assert (entry["status"], entry["call_id"]) == (444, agent.submitted[0].model.id)
 
 
 async def test_a_client_that_leaves_with_the_whole_answer_has_not_cancelled(logs: Logs) -> None:
@@ -132,7 +132,7 @@ async def test_disconnect_before_the_body_is_complete_makes_no_call(logs: Logs) 
     request = AsgiRequest(headers=[("content-length", "5")]).body(b"x", more=True)
     request.disconnect()
     await request.run(app_of(agent))
-    assert agent.calls == []
+    assert agent.submitted == []
     assert request.sent == []
     assert logs.with_event("client cancelled")[0]["status"] == 444
 

@@ -35,7 +35,7 @@ async def test_api_error_has_its_code_its_text_and_the_call_id() -> None:
     request = await AsgiRequest().body().run(app_of(agent))
     assert request.status == 504
     assert error_of(request) == "Timed out"
-    assert request.headers["fn-call-id"] == agent.calls[0].model.id
+    assert request.headers["fn-call-id"] == agent.submitted[0].model.id
     assert "retry-after" not in request.headers
 
 
@@ -60,10 +60,10 @@ async def test_the_clients_patience_is_the_calls_deadline(
 ) -> None:
     agent = ScriptedAgent()
     await AsgiRequest(headers=[("Fn-Request-Timeout", text)]).body().run(app_of(agent))
-    (call,) = agent.calls
+    (call,) = agent.submitted
     assert call.deadline == pytest.approx(trio.current_time() + seconds)
     await AsgiRequest().body().run(app_of(agent))
-    assert agent.calls[1].deadline == float("inf")
+    assert agent.submitted[1].deadline == float("inf")
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "1 s"])
@@ -80,7 +80,7 @@ async def test_internal_error_is_a_bare_500_and_logged_once(logs: Logs) -> None:
     assert request.status == 500
     assert error_of(request) == "internal server error"
     entry = logs.expect_error("internal error")
-    assert entry["call_id"] == agent.calls[0].model.id
+    assert entry["call_id"] == agent.submitted[0].model.id
     assert isinstance(entry["exc_info"], RuntimeError)
 
 
@@ -163,7 +163,7 @@ async def test_unknown_function_is_404_without_a_call_id() -> None:
     assert request.status == 404
     assert error_of(request) == "Fn not found"
     assert "fn-call-id" not in request.headers
-    assert agent.calls == []
+    assert agent.submitted == []
 
 
 @pytest.mark.parametrize(("error", "status"), [(APIError(418, "no tea"), 418), (ValueError(), 500)])
@@ -176,7 +176,7 @@ async def test_overriders_error_ends_the_call(error: Exception, status: int, log
     agent = ScriptedAgent(overrider=overrider)
     request = await AsgiRequest().body().run(app_of(agent))
     assert request.status == status
-    assert agent.calls == []
+    assert agent.submitted == []
     if status == 500:  # once
         logs.expect_error("call overrider failed")
 

@@ -37,7 +37,7 @@ async def test_a_whole_answer_is_handed_over_in_one_step() -> None:
     agent = ScriptedAgent(whole)
     await app_of(agent)(server.scope(), server.receive, server.send)
     headers = [
-        (b"fn-call-id", agent.calls[0].model.id.encode()),
+        (b"fn-call-id", agent.submitted[0].model.id.encode()),
         (b"x-from", b"function"),
         (b"content-length", b"3"),
     ]
@@ -60,7 +60,7 @@ async def test_what_a_call_was_made_of_goes_with_it(body: bytes | None) -> None:
     gc.disable()
     try:
         await app_of(agent)(server.scope(), server.receive, server.send)
-        agent.calls.clear()
+        agent.submitted.clear()
         server.told.clear()
         assert [writer() for writer in writers] == [None]
     finally:
@@ -134,7 +134,7 @@ async def test_headers_of_answers_are_those_of_each_call() -> None:
         for headers in ([("X", "1")], [("X", "2")], [("X", "1"), ("Y", "1")], [("X", "1")]):
             agent.handler = answering(b"ok", headers=[*headers, ("Content-Length", "2")])
             found = (await client.post(b"")).headers
-            assert found.pop("fn-call-id") == agent.calls[-1].model.id
+            assert found.pop("fn-call-id") == agent.submitted[-1].model.id
             del found["date"]
             assert found == {name.lower(): value for name, value in headers} | {
                 "content-length": "2"

@@ -127,7 +127,7 @@ async def test_absolute_form_of_a_proxy() -> None:
             b"Content-Length: 0\r\n\r\n"
         )
         assert (await client.answer()).status == 200
-        assert front.agent.calls[0].model.url == "http://lb.example/invoke/fn1?a=1"
+        assert front.agent.submitted[0].model.url == "http://lb.example/invoke/fn1?a=1"
 
 
 async def part_then_error(call: PendingCall) -> None:

@@ -76,7 +76,7 @@ async def test_the_function_gets_it(path: str) -> None:
     headers = [("traceparent", TRACE), ("tracestate", "broken")]
     await AsgiRequest(path, headers=headers).body().run(app_with_triggers(agent))
     await AsgiRequest(path).body().run(app_with_triggers(agent))
-    kept, begun = (call.model.headers for call in agent.calls)
+    kept, begun = (call.model.headers for call in agent.submitted)
     assert kept["Traceparent"] == [TRACE]
     assert "Tracestate" not in kept
     assert NEW.fullmatch(begun["Traceparent"][0])

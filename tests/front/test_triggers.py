@@ -54,8 +54,8 @@ def pairs_of(request: AsgiRequest) -> list[tuple[str, str]]:
 async def test_any_method_reaches_the_function(method: str) -> None:
     answer, agent = await ask(method=method)
     assert answer.status == 200
-    assert agent.calls[0].model.headers["Fn-Http-Method"] == [method]
-    assert agent.calls[0].model.method == method
+    assert agent.submitted[0].model.headers["Fn-Http-Method"] == [method]
+    assert agent.submitted[0].model.method == method
 
 
 async def test_the_clients_headers_are_prefixed_and_the_requests_own_are_told() -> None:
@@ -78,7 +78,7 @@ async def test_the_clients_headers_are_prefixed_and_the_requests_own_are_told() 
         query="q=1&r",
     )
     await request.body(b"hi").run(app_with_triggers(agent))
-    model = agent.calls[0].model
+    model = agent.submitted[0].model
     assert model.headers == {
         "Content-Type": ["a/b"],
         "Fn-Http-H-Content-Length": ["2"],
@@ -112,7 +112,7 @@ async def test_a_client_can_neither_detach_nor_forge() -> None:
         ("fn-http-h-x", "twice"),
     ]
     answer, agent = await ask(headers=forged)
-    model = agent.calls[0].model
+    model = agent.submitted[0].model
     assert (answer.status, model.type) == (200, "sync")
     assert model.headers["Fn-Intent"] == ["httprequest"]
     assert model.headers["Fn-Http-Method"] == ["GET"]
@@ -132,7 +132,7 @@ async def test_a_client_can_neither_detach_nor_forge() -> None:
 async def test_the_source_is_the_rest_of_the_path(path: str, trigger: str) -> None:
     answer, agent = await ask(path=path)
     assert answer.status == 200
-    assert agent.calls[0].model.trigger_id == trigger
+    assert agent.submitted[0].model.trigger_id == trigger
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -153,7 +153,7 @@ async def test_the_source_is_the_rest_of_the_path(path: str, trigger: str) -> No
 )
 async def test_weakness_05_5_what_is_not_there_is_404(method: str, path: str, text: str) -> None:
     answer, agent = await ask(path=path, method=method)
-    assert (answer.status, agent.calls) == (404, [])
+    assert (answer.status, agent.submitted) == (404, [])
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
     assert json.loads(answer.content) == {"message": text.format(method=method)}
 
@@ -199,7 +199,7 @@ async def test_the_functions_headers_lose_their_prefix_and_others_are_dropped() 
     assert sorted(pairs_of(answer)) == [
         ("content-length", "2"),
         ("content-type", "text/plain"),
-        ("fn-call-id", agent.calls[0].model.id),
+        ("fn-call-id", agent.submitted[0].model.id),
         ("return-header", "one"),
         ("return-header", "two"),
         ("set-cookie", "a=1"),
@@ -298,7 +298,7 @@ async def test_weakness_05_4_a_triggers_error_has_none_of_the_functions_headers(
     answer, agent = await ask(handler)
     assert answer.status == error.code
     assert json.loads(answer.content) == {"message": error.message}
-    assert answer.headers["fn-call-id"] == agent.calls[0].model.id
+    assert answer.headers["fn-call-id"] == agent.submitted[0].model.id
     assert "x" not in answer.headers
     assert answer.headers["content-length"] == str(len(answer.content))
 
@@ -329,7 +329,7 @@ async def test_a_client_that_leaves_cancels_the_triggers_call(logs: Logs) -> Non
             request.disconnect()
     assert agent.record == ["cancelled"]
     (line,) = logs.with_event("client cancelled")
-    assert (line["fn_id"], line["call_id"]) == ("fn1", agent.calls[0].model.id)
+    assert (line["fn_id"], line["call_id"]) == ("fn1", agent.submitted[0].model.id)
 
 
 async def test_a_body_over_the_limit_is_413() -> None:

@@ -140,7 +140,7 @@ async def test_an_application_in_between_sees_each_request() -> None:
         for _ in range(2):
             assert (await client.post(path="/pretty")).status == 200
     assert seen == ["/pretty", "/pretty"]
-    assert len(agent.calls) == 2
+    assert len(agent.submitted) == 2
 
 
 class Wrapping:
@@ -215,7 +215,7 @@ async def test_a_mounted_application_that_comes_back_sees_each_request() -> None
         for _ in range(2):
             assert (await client.post(path="/pretty")).status == 200
     assert seen == ["/pretty", "/pretty"]
-    assert len(agent.calls) == 2
+    assert len(agent.submitted) == 2
 
 
 async def test_an_application_that_can_not_read_a_head_is_a_500(logs: Logs) -> None:

@@ -50,7 +50,7 @@ async def test_a_call_whose_body_is_here_is_lent_the_scope_of_its_connection(log
             agent.entered = trio.Event()
             await client.send(request)
             await agent.entered.wait()
-        first, second, third = (call.scope for call in agent.calls)
+        first, second, third = (call.scope for call in agent.submitted)
         assert first is not None
         assert second is not None
         assert third is None
@@ -295,7 +295,7 @@ async def test_disconnect_is_seen_behind_a_pipelined_request() -> None:
         await agent.entered.wait()
         await client.stream.aclose()
         await agent.left.wait()
-        assert len(agent.calls) == 1
+        assert len(agent.submitted) == 1
 
 
 async def test_disconnect_in_the_middle_of_the_body(logs: Logs) -> None:
@@ -350,7 +350,7 @@ async def test_small_body_that_is_too_slow_is_408_and_makes_no_call() -> None:
         assert (answer.status, answer.headers["connection"]) == (408, "close")
         assert b"Request body read timed out" in answer.body
         assert await client.closed_by_server()
-        assert front.agent.calls == []
+        assert front.agent.submitted == []
 
 
 async def test_leaving_within_a_small_body_makes_no_call(logs: Logs) -> None:
@@ -361,7 +361,7 @@ async def test_leaving_within_a_small_body_makes_no_call(logs: Logs) -> None:
             await front.wait_connections(1)
             await leave(client.stream)
             await front.wait_connections(0)
-        assert front.agent.calls == []
+        assert front.agent.submitted == []
     assert [entry["status"] for entry in logs.with_event("client cancelled")] == [444, 444]
 
 

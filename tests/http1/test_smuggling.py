@@ -34,7 +34,7 @@ async def exchange(data: bytes) -> tuple[bytes, ScriptedAgent]:
         await front.wait_connections(0)
         other = await front.connect()
         assert (await other.post(b"x")).body == b"x"
-    agent.calls.pop()  # the other client's
+    agent.submitted.pop()  # the other client's
     return received, agent
 
 
@@ -44,7 +44,7 @@ async def test_a_request_that_can_be_seen_in_two_ways_is_refused(name: str) -> N
     assert received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 ", b"HTTP/1.1 505 "))
     assert len(STATUS_LINE.findall(received)) == 1
     assert b"\r\nconnection: close\r\n" in received.lower()
-    assert agent.calls == []
+    assert agent.submitted == []
 
 
 @pytest.mark.parametrize("name", BROKEN_BODY)
@@ -52,7 +52,7 @@ async def test_a_body_with_broken_chunks_hides_no_request(name: str) -> None:
     received, agent = await exchange(post(CHUNKED, body=BROKEN_BODY[name] + HIDDEN))
     assert received.startswith(b"HTTP/1.1 400 ")
     assert len(STATUS_LINE.findall(received)) == 1
-    assert not [call for call in agent.calls if "hidden" in call.model.url]
+    assert not [call for call in agent.submitted if "hidden" in call.model.url]
 
 
 @pytest.mark.parametrize("name", BURIED)
@@ -77,7 +77,7 @@ async def test_what_belongs_to_a_request_is_no_other_one(name: str, at_once: boo
         await front.wait_connections(0)
     finals = [line for line in STATUS_LINE.findall(received) if b" 100 " not in line]
     assert len(finals) == 1
-    assert not [call for call in agent.calls if "hidden" in call.model.url]
+    assert not [call for call in agent.submitted if "hidden" in call.model.url]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ async def test_trailers_have_no_say(trailer: bytes) -> None:
     body = ONE[:-2] + trailer + b"\r\n\r\n"
     received, agent = await exchange(post(CHUNKED, body=body) + last)
     assert STATUS_LINE.findall(received) == [b"HTTP/1.1 200 "] * 2
-    call, pipelined = agent.calls
+    call, pipelined = agent.submitted
     assert call.model.url == "http://x/invoke/fn1"
     assert not call.model.headers.keys() & {"Content-Length", "Host", "X"}
     assert pipelined.model.url.endswith("hidden")
@@ -110,8 +110,8 @@ async def test_a_header_that_is_written_oddly_hides_no_request(header: bytes, na
     received, agent = await exchange(sent)
     assert re.match(rb"HTTP/1\.1 (200|400|501) ", received)
     assert len(STATUS_LINE.findall(received)) == 1
-    assert len(agent.calls) == received.startswith(b"HTTP/1.1 200 ")
-    assert not [call for call in agent.calls if "hidden" in call.model.url]
+    assert len(agent.submitted) == received.startswith(b"HTTP/1.1 200 ")
+    assert not [call for call in agent.submitted if "hidden" in call.model.url]
 
 
 @pytest.mark.parametrize("name", mangled(b"", b""))
@@ -126,13 +126,13 @@ async def test_a_header_that_is_written_oddly_is_that_header_or_another_or_refus
     """Alone: what is taken for the body by it is a body, or no request was made of it."""
     last = HIDDEN.replace(b"Host", b"Connection: close\r\nHost")
     received, agent = await exchange(post(*mangled(header, value)[name], body=body + last))
-    hidden = [call for call in agent.calls if "hidden" in call.model.url]
+    hidden = [call for call in agent.submitted if "hidden" in call.model.url]
     if received.startswith(b"HTTP/1.1 200 "):
         another = name in ("underscore", "escape in the name", "another header")
         assert bool(hidden) is not another
         assert (b"x" in received.partition(b"\r\n\r\n")[2][:8]) is not another
     else:
-        assert agent.calls == []
+        assert agent.submitted == []
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ async def test_the_host_of_an_absolute_target_counts() -> None:
             b"Content-Length: 0\r\n\r\n"
         )
         assert (await client.answer()).status == 200
-    assert agent.calls[0].model.url == "http://real.example:1/invoke/fn1"
+    assert agent.submitted[0].model.url == "http://real.example:1/invoke/fn1"
 
 
 @pytest.mark.parametrize("path", ["/t/app/%zz", "/t/app/%", "/t/app/%4", "/t/app/a%00", "/v2/%00"])
@@ -178,7 +178,7 @@ async def test_broken_escapes_are_400(path: str) -> None:
     async with open_front() as front:
         client = await front.connect()
         answer = await client.post(path=path)
-        assert (answer.status, front.agent.calls) == (400, [])
+        assert (answer.status, front.agent.submitted) == (400, [])
         assert (await client.post(b"x")).body == b"x"
 
 
@@ -203,7 +203,7 @@ async def test_a_source_is_url_decoded_once_and_not_changed_else(path: str, stat
         client = await front.connect()
         assert (await client.post(path=path)).status == status
     if status == 200:
-        url = agent.calls[0].model.headers["Fn-Http-Request-Url"]
+        url = agent.submitted[0].model.headers["Fn-Http-Request-Url"]
         assert url == [f"http://x{path}"]  # as the client wrote it
 
 

@@ -80,7 +80,7 @@ async def test_call_through_the_lb_and_a_clean_end(functions: Path) -> None:
         async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
             answer = await client.post(path, content=b"hello")
             assert (answer.status_code, answer.content) == (200, b"hello")
-            assert answer.headers["fn-call-id"] == agent.calls[0].model.id
+            assert answer.headers["fn-call-id"] == agent.submitted[0].model.id
             assert (await client.get("/readyz")).status_code == 200
             metrics = (await client.get("/metrics")).text
             check_fns_metrics(metrics)
@@ -114,8 +114,8 @@ async def test_overrider_of_the_operator_from_the_working_directory(
     async with open_cluster(functions, *args, cwd=tmp_path) as (node, agent, path):
         async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
             assert (await client.post(path)).status_code == 200
-        assert agent.calls[0].model.config["ADDED"] == "yes"
-        assert agent.calls[0].extensions == {"tenant": "blue"}
+        assert agent.submitted[0].model.config["ADDED"] == "yes"
+        assert agent.submitted[0].extensions == {"tenant": "blue"}
         assert await ends(node) == 0
 
 

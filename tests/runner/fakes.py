@@ -100,14 +100,14 @@ class ToldAgent(RunnerAgent):
 
     def __init__(self, behaviour: Behaviour = echo) -> None:
         self.behaviour = behaviour
-        self.calls: list[PendingCall] = []
+        self.submitted: list[PendingCall] = []
         self.admission_closed = False
         self.options: list[CallOption] = []
         self._listeners: list[CallListener] = []
 
     def get_call(self, *options: CallOption) -> PendingCall:
         call = build_call([*options, *self.options])
-        self.calls.append(call)
+        self.submitted.append(call)
         return call
 
     async def submit(self, call: PendingCall) -> None:

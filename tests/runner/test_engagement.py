@@ -64,7 +64,7 @@ async def test_an_empty_body_is_one_eof_frame() -> None:
     engagement = PlayedEngagement(a_try(), Data(b"", eof=True))
     agent = ToldAgent()
     await engage(engagement, agent)
-    assert agent.calls[0].body.data == b""
+    assert agent.submitted[0].body.data == b""
     assert engagement.body() == b""
     assert engagement.finished().success
 
@@ -133,7 +133,7 @@ async def test_the_slot_key_and_extensions_reach_the_agent() -> None:
         ),
         agent,
     )
-    call = agent.calls[0]
+    call = agent.submitted[0]
     assert call.slot_hash_id == key
     assert call.extensions == {"a": "b"}
     assert call.request_id == "r-1"
@@ -143,7 +143,7 @@ async def test_dates_are_this_machine_s() -> None:
     engagement = PlayedEngagement(a_try(), Data(b"", eof=True))
     agent = ToldAgent()
     await engage(engagement, agent)
-    model = agent.calls[0].model
+    model = agent.submitted[0].model
     assert model.created_at is not None
     assert model.created_at.year > 2001
     assert model.started_at is None

@@ -57,4 +57,4 @@ async def test_the_agent_is_told_in_seconds_and_zero_without() -> None:
     for wait_ms in (0, 250):
         first = msgspec.structs.replace(a_try(), wait_ms=wait_ms)
         await engage(PlayedEngagement(first, Data(b"", eof=True)), agent)
-    assert [call.queue_seconds for call in agent.calls] == [0, 0.25]
+    assert [call.queue_seconds for call in agent.submitted] == [0, 0.25]

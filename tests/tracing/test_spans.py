@@ -59,7 +59,7 @@ async def test_a_request_is_the_parent_of_its_call() -> None:
     assert await ask(recorder, agent, traceparent=TRACE, tracestate="a=1") == 200
     [span] = recorder.spans
     assert (span.name, span.kind, span.parent) == ("POST /invoke", "server", TRACE)
-    [call] = agent.calls
+    [call] = agent.submitted
     assert call.model.headers["Traceparent"] == [span.traceparent]
     assert call.model.headers["Tracestate"] == ["a=1"]
     assert span.attributes == {
@@ -75,7 +75,7 @@ async def test_what_is_no_context_begins_a_trace_and_its_state_is_dropped() -> N
     recorder, agent = Recorder(), ScriptedAgent()
     await ask(recorder, agent, traceparent="nonsense", tracestate="a=1")
     assert recorder.spans[0].parent == ""
-    assert "Tracestate" not in agent.calls[0].model.headers
+    assert "Tracestate" not in agent.submitted[0].model.headers
 
 
 async def test_what_is_polled_is_no_span() -> None:

@@ -31,11 +31,12 @@ class Gate:
     """Admission with an orderly end.
 
     Each visitor is, or gets, something by which it can be cancelled, so that the owner can let them
-    finish (`wait_empty`) or end them (`cancel_all`) without owning their tasks.
+    finish (`wait_empty`) or end them (`cancel_all`) without owning their tasks. A visitor may say
+    what it is inside for (`purposes`).
     """
 
     def __init__(self) -> None:
-        self._inside: set[Visitor] = set()
+        self._inside: dict[Visitor, object] = {}
         self._closed = False
         self._emptied = Signal()
 
@@ -54,18 +55,23 @@ class Gate:
         """How many are inside."""
         return len(self._inside)
 
-    def admit(self, visitor: Visitor) -> None:
+    @property
+    def purposes(self) -> tuple[object, ...]:
+        """What those are inside for, in the order in which they came."""
+        return tuple(self._inside.values())
+
+    def admit(self, visitor: Visitor, purpose: object = None) -> None:
         """``visitor`` is inside from now on; whoever calls it has to `leave`. Raises `GateClosed`.
 
         That may be a scope, which is the visitor's own to enter and to use. Nobody is inside twice.
         """
         if self._closed:
             raise GateClosed
-        self._inside.add(visitor)
+        self._inside[visitor] = purpose
 
     def leave(self, visitor: Visitor) -> None:
         """It is not inside any more."""
-        self._inside.discard(visitor)
+        self._inside.pop(visitor, None)
         if not self._inside:
             self._emptied.note()
 

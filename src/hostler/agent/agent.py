@@ -14,6 +14,7 @@ import attrs
 import structlog
 import trio
 
+from .._arguments import all_callable, all_of, check
 from .._concurrency.alarm import SharedTimer
 from .._concurrency.directory_watch import open_directory_watcher
 from .._concurrency.drain import DrainBudget
@@ -172,7 +173,7 @@ class Agent(FastAgent):
         for _, listener in listeners.of_submit:
             listener.note_submit(call)
         try:
-            self._gate.admit(limit := ExecutionScope())
+            self._gate.admit(limit := ExecutionScope(), call)
         except GateClosed:
             raise self._refused(call) from None
         record = CallRecord(call, self._events)
@@ -326,6 +327,9 @@ class Agent(FastAgent):
         calls this and then lets the requests go on that it has accepted. Synchronous.
         Idempotent."""
         self._launcher.resources.stop_waiting()
+
+    def calls(self) -> list[PendingCall]:
+        return [call for call in self._gate.purposes if isinstance(call, PendingCall)]
 
     def close_admission(self) -> None:
         self._gate.close()
@@ -518,10 +522,17 @@ async def open_agent(
     left to the driver. The driver stays open; the caller closes it.
 
     Raises `ConfigError` if the machine has no resources to spare, FN_IOFS_PATH can't be used, or
-    the overrider does not take what it gets; `OSError` if there is no inotify instance left; and
-    what the block raises, unchanged.
+    an argument is of another kind; `OSError` if there is no inotify instance left; and what the
+    block raises, unchanged.
     """
+    check("open_agent", driver=(driver, Driver))
+    check("open_agent", optional=True, config=(config, AgentConfig), total=(total, Resources))
+    check("open_agent", optional=True, metrics=(metrics, AgentMetrics))
+    check("open_agent", optional=True, keep_alive=(keep_alive, KeepAlive))
     check_overrider(call_overrider)
+    call_options = all_callable("open_agent: call_options", call_options)
+    startup = all_callable("open_agent: startup", startup)
+    listeners = all_of("open_agent: listeners", listeners, CallListener)
     config = AgentConfig.from_env() if config is None else config
     measured = total is None
     total = machine_resources(config) if total is None else total
@@ -544,10 +555,6 @@ async def open_agent(
             debug_logs=debug_logs and not config.disable_debug_user_logs,
         )
         launcher = Launcher(containers, deps, total)
-        containers.start_soon(launcher.warm.run)
-        containers.start_soon(launcher.keeping.run)
-        if measured:
-            containers.start_soon(_measure_again, driver, config, launcher)
         agent = Agent(
             launcher,
             call_overrider,
@@ -557,6 +564,10 @@ async def open_agent(
             bodies or BodyBudget(),
             max_detached_body,
         )
+        containers.start_soon(launcher.warm.run)
+        containers.start_soon(launcher.keeping.run)
+        if measured:
+            containers.start_soon(_measure_again, driver, config, launcher)
         containers.start_soon(agent.deadlines.watch)
         try:
             with events.metrics.showing(launcher.shown_load):

@@ -10,7 +10,7 @@ from .._asgi.access import Access, AccessControl, Hosts, Tokens
 from .._asgi.request_body import BodyBroken, BodyTimeout
 from .._asgi.types import ASGIApp
 from ..metrics import FrontMetrics
-from .app import NodeApp, ReadyCheck, invoke_app, node_app
+from .app import NodeApp, ReadyCheck, invoke_app, node_app, respond
 from .invocation import AsgiWriter, ResponseTruncated
 from .listeners import address_of, open_listeners, open_shared_listeners, parse_bind, refuse_clients
 from .server import HttpServer, ServerStatistics, serve_http
@@ -37,5 +37,6 @@ __all__ = [
     "open_shared_listeners",
     "parse_bind",
     "refuse_clients",
+    "respond",
     "serve_http",
 ]

@@ -13,16 +13,18 @@ import trio
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from .._arguments import check, told
 from .._asgi.replies import Reply, error_reply, json_reply, text_reply, without_slash
 from .._asgi.types import ASGIApp, Handler, HeadReader, Receive, Scope, Send, answer_lifespan
 from ..abc import CallAgent
 from ..bodies import BodyBudget, BodyMetrics
 from ..config import NodeConfig
-from ..errors import APIError
+from ..errors import APIError, ConfigError, HostlerError
 from ..functions import FunctionSource, TriggerSource
 from ..http1.server import INVOKE_PATH, TRIGGER_PATH
 from ..metrics import FrontMetrics
-from .invocation import CallPath, CallRoute, Head, InvokeEntry, Invoker, TriggerEntry
+from ..models import App, Fn
+from .invocation import CallPath, CallRoute, GivenEntry, Head, InvokeEntry, Invoker, TriggerEntry
 
 log = structlog.get_logger(__name__)
 
@@ -165,12 +167,59 @@ def invoke_app(
     has to break the connection then, so that the client sees a truncated body. A client that
     goes away (``http.disconnect``) cancels its call.
     """
+    check("invoke_app", agent=(agent, CallAgent))
+    for name, source, method in (
+        ("functions", functions, "find"),
+        ("triggers", triggers, "find_trigger"),
+    ):
+        if source is not None and not hasattr(source, method):
+            raise ConfigError(f"invoke_app: {name}: takes what has `{method}`, not {told(source)}")
     registry = registry or CollectorRegistry()
     bodies = bodies or BodyBudget()
     BodyMetrics(registry, bodies)
     invoker = Invoker(agent, config or NodeConfig(), metrics or FrontMetrics(registry), bodies)
     calls = CallRoutes(invoker, functions, triggers)
     return NodeApp(registry, calls=calls, mounts=mounts, ready=ready)
+
+
+@functools.cache
+def _default_front() -> tuple[FrontMetrics, BodyBudget]:
+    return FrontMetrics(CollectorRegistry()), BodyBudget()
+
+
+async def respond(
+    agent: CallAgent,
+    app: App,
+    fn: Fn,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    detached: bool = False,
+    config: NodeConfig | None = None,
+    metrics: FrontMetrics | None = None,
+    bodies: BodyBudget | None = None,
+) -> None:
+    """Answer one HTTP request of an ASGI handler with ``fn`` of ``app``, run by ``agent``.
+
+    The request is passed on as by ``POST /invoke``: method, headers, and the body as it comes. The
+    response streams back as it comes. A client that leaves ends the call; a ``detached`` call is
+    answered with 202 when its function starts, and outlives its client. Whatever becomes of the
+    call, the handler's client gets a response, and nothing is raised but a cancellation of the
+    handler. Returns when the response is complete.
+
+    ``config`` as of `invoke_app`. ``metrics`` and ``bodies`` (default: shared by all uses of this
+    function, and shown nowhere) are given to share them with an `invoke_app`.
+    """
+    check("respond", agent=(agent, CallAgent), app=(app, App), fn=(fn, Fn))
+    if scope["type"] != "http":
+        raise HostlerError(f"respond: takes an HTTP request, not {scope['type']!r}")
+    default_metrics, default_bodies = _default_front()
+    invoker = Invoker(
+        agent, config or NodeConfig(), metrics or default_metrics, bodies or default_bodies
+    )
+    path = CallPath.of(GivenEntry(app, fn, detached=detached), Head.of(scope))
+    await invoker.run(path, scope, receive, send)
 
 
 def _bad_target(scope: Scope) -> APIError | None:

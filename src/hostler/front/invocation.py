@@ -41,6 +41,7 @@ from ..errors import (
     HostlerError,
     RequestTooBig,
     ServerBusy,
+    is_internal,
     public_error,
 )
 from ..functions import FunctionSource, TriggerSource
@@ -402,6 +403,15 @@ class CallPath(msgspec.Struct, frozen=True):
         return cls(entry, head, entry.is_detached(head), entry.response_head)
 
 
+def headers_of(head: Head, trace: TraceContext) -> dict[str, list[str]]:
+    """The request's headers as they are, with those of ``trace``."""
+    # Lists of its own: a call overrider may change them, other requests have the same head.
+    headers = {name: [*values] for name, values in head.headers.items()}
+    headers.pop(STATE, None)
+    headers.update(trace.headers())
+    return headers
+
+
 class InvokeEntry(CallRoute):
     """``POST /invoke/{fn_id}``: headers are passed on as they are, both ways."""
 
@@ -416,14 +426,29 @@ class InvokeEntry(CallRoute):
         return CallTarget(app, fn)
 
     def request_headers(self, head: Head, trace: TraceContext) -> dict[str, list[str]]:
-        # Lists of its own: a call overrider may change them, other requests have the same head.
-        headers = {name: [*values] for name, values in head.headers.items()}
-        headers.pop(STATE, None)
-        headers.update(trace.headers())
-        return headers
+        return headers_of(head, trace)
 
     def is_detached(self, head: Head) -> bool:
         return head.headers.get("Fn-Invoke-Type") == ["detached"]
+
+
+class GivenEntry(CallRoute):
+    """A request whose function the program has chosen (`hostler.front.respond`)."""
+
+    route = "respond"
+
+    def __init__(self, app: App, fn: Fn, *, detached: bool) -> None:
+        self._target = CallTarget(app, fn)
+        self._detached = detached
+
+    async def find(self) -> CallTarget:
+        return self._target
+
+    def request_headers(self, head: Head, trace: TraceContext) -> dict[str, list[str]]:
+        return headers_of(head, trace)
+
+    def is_detached(self, head: Head) -> bool:
+        return self._detached
 
 
 class TriggerEntry(CallRoute):
@@ -797,7 +822,7 @@ class Invocation:
         await trio.lowlevel.checkpoint()
 
     def _log_internal(self, error: Exception) -> None:
-        if not isinstance(error, APIError | ResponseTruncated):
+        if is_internal(error) and not isinstance(error, ResponseTruncated):
             log.error("internal error in a call", **self.labels(), exc_info=error)
 
     async def _answer(self, reply: Reply) -> None:

@@ -13,6 +13,7 @@ import attrs
 import structlog
 import trio
 
+from .._arguments import all_callable, all_of, check
 from .._concurrency.drain import DrainBudget
 from .._concurrency.gate import Gate
 from .._concurrency.nurseries import is_cancellation, open_background
@@ -28,11 +29,24 @@ from ..call import (
     check_overrider,
 )
 from ..config import LBConfig
-from ..errors import APIError, ServerBusy, ServiceReservationFailure, code_of
+from ..errors import (
+    MissingEOF,
+    ProtocolError,
+    RunnerFailed,
+    RunnerFault,
+    ServerBusy,
+    ServiceReservationFailure,
+    code_of,
+    is_internal,
+)
 from ..metrics import CallStatus, LBMetrics, default_metrics
+from ..protocol import EngagementFailed, NotSent
 from .drain import DrainReport, report_of
 
 log = structlog.get_logger(__name__)
+
+RUNNER_FAILURES = (EngagementFailed, NotSent, RunnerFault, MissingEOF, ProtocolError)
+"""Errors of an attempt that tell of the runner, not of the call."""
 
 
 class LBAgent(CallAgent):
@@ -59,6 +73,7 @@ class LBAgent(CallAgent):
         self._options = tuple(call_options)
         self._counts = Counts(metrics)
         self._gate = Gate()
+        self._detached_calls: set[PendingCall] = set()
         self._drain_from: LBStatistics | None = None
         self._drain_began = math.inf
         self._drain_until = math.inf
@@ -77,6 +92,10 @@ class LBAgent(CallAgent):
     def statistics(self) -> LBStatistics:
         """The present counts. Synchronous."""
         return self._counts.snapshot()
+
+    def calls(self) -> list[PendingCall]:
+        under_way = (*self._gate.purposes, *self._detached_calls)
+        return [call for call in under_way if isinstance(call, PendingCall)]
 
     def get_call(self, *options: CallOption) -> PendingCall:
         return build_call((*options, *self._options), self._overrider)
@@ -102,6 +121,8 @@ class LBAgent(CallAgent):
                 await run.place_in_time()
         except BaseException as error:
             await run.end(error)
+            if isinstance(error, RUNNER_FAILURES):
+                raise RunnerFailed from error
             raise
         else:
             await run.end(None)
@@ -120,7 +141,7 @@ class LBAgent(CallAgent):
             await trio.lowlevel.checkpoint()
             raise busy
         # (As `Gate.enter`, whose generator costs each call a microsecond more.)
-        self._gate.admit(scope)
+        self._gate.admit(scope, None if call.model.type == "detached" else call)
 
     async def _submit_detached(self, call: PendingCall) -> None:
         with trio.CancelScope() as scope:
@@ -138,6 +159,7 @@ class LBAgent(CallAgent):
         and it is cancelled with it. After that no error may leave."""
         writer = call.writer = HeadAckWriter(task_status)
         self._counts.detached += 1
+        self._detached_calls.add(call)
         try:
             await self._see_through_detached(call)
             writer.acknowledge()
@@ -147,6 +169,7 @@ class LBAgent(CallAgent):
             log_late_failure(call.model.id, error)
         finally:
             self._counts.detached -= 1
+            self._detached_calls.discard(call)
 
     async def _see_through_detached(self, call: PendingCall) -> None:
         run = CallRun(self, call)
@@ -159,6 +182,8 @@ class LBAgent(CallAgent):
             await run.place_in_time()
         except BaseException as error:
             await run.end(error)
+            if isinstance(error, RUNNER_FAILURES):
+                raise RunnerFailed from error
             raise
         else:
             await run.end(None)
@@ -462,7 +487,7 @@ class HeadAckWriter(AckWriter):
 
 def log_late_failure(call_id: str, error: Exception) -> None:
     """Log an internal failure after the client has its 202, because no client learns of it."""
-    if not isinstance(error, APIError):
+    if is_internal(error):
         log.error("detached call failed", call_id=call_id, exc_info=error)
 
 
@@ -494,9 +519,15 @@ async def open_lb_agent(
     `ServerBusy` if no runner had got it. Afterwards ``agent.drain_report`` says what the drain has
     cost.
 
-    Raises `ConfigError` for a ``call_overrider`` that does not take what it gets.
+    Raises `ConfigError` for an argument of another kind, and for a ``call_overrider`` that does
+    not take what it gets.
     """
+    check("open_lb_agent", pool=(pool, RunnerPool), placer=(placer, Placer))
+    check("open_lb_agent", optional=True, config=(config, LBConfig), metrics=(metrics, LBMetrics))
+    check("open_lb_agent", optional=True, bodies=(bodies, BodyBudget))
     check_overrider(call_overrider)
+    call_options = all_callable("open_lb_agent: call_options", call_options)
+    listeners = all_of("open_lb_agent: listeners", listeners, CallListener)
     config = config or LBConfig()
     async with open_background() as detached:
         agent = LBAgent(

@@ -15,6 +15,7 @@
 * ``waiting_room``: the queues of waiting calls, and when each call may try again
 """
 
+from ..errors import MissingEOF, RunnerFault
 from .discovery import open_dns_pool
 from .dynamic import DynamicPool, DynamicPoolStatistics, RunnerHealth, open_dynamic_pool
 from .health import PoolMetrics
@@ -28,7 +29,7 @@ from .orders import (
     WarmPlacer,
 )
 from .placer import PlacerStatistics, SweepPlacer, need_of
-from .runner import GrpcRunner, MissingEOF, RunnerFault
+from .runner import GrpcRunner
 from .static import RunnerAccess, StaticPool, mtls_runner_factory, open_static_pool
 
 __all__ = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from .._arguments import all_of, check
 from .._concurrency.nurseries import open_background
 from ..config import PoolConfig
 from .dynamic import DynamicPool, open_dynamic_pool
@@ -153,6 +154,8 @@ async def open_dns_pool(
     Raises `ConfigError` for a bad target, or if the system has no DNS server for a target that is a
     name.
     """
+    targets = all_of("open_dns_pool: targets", targets, str)
+    check("open_dns_pool", optional=True, config=(config, PoolConfig))
     config = config or PoolConfig()
     rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
     parsed = parse_targets(targets)

@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from .. import wire
+from .._arguments import all_of, check
 from .._concurrency.nurseries import open_background
 from .._fast import FastPool
 from ..abc import (
@@ -446,6 +447,10 @@ async def open_dynamic_pool(
     source of jitter; tests pass a seeded one. Raises `ConfigError` for a bad address or bad PEM
     files. The end of the block is like that of `open_static_pool`.
     """
+    addresses = all_of("open_dynamic_pool: addresses", addresses, str)
+    check("open_dynamic_pool", optional=True, config=(config, PoolConfig))
+    check("open_dynamic_pool", optional=True, access=(access, RunnerAccess))
+    check("open_dynamic_pool", optional=True, metrics=(metrics, PoolMetrics))
     config = config or PoolConfig()
     access = access or RunnerAccess()
     async with AsyncExitStack() as stack:

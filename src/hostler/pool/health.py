@@ -29,14 +29,15 @@ from ..errors import (
     APIError,
     AttemptTimedOut,
     FunctionError,
+    MissingEOF,
     ProtocolError,
     ReservationAbandoned,
     RunnerClosed,
+    RunnerFault,
     ServerBusy,
 )
 from ..metrics import CallCounter
 from ..protocol import UNAVAILABLE_STATUS, EngagementFailed
-from .runner import MissingEOF, RunnerFault
 
 WINDOW = 30.0
 """Seconds that a sample counts."""

@@ -30,10 +30,11 @@ from ..bodies import BodyConsumed
 from ..errors import (
     APIError,
     FunctionError,
-    HostlerError,
+    MissingEOF,
     ProtocolError,
     ReservationAbandoned,
     RunnerClosed,
+    RunnerFault,
     ServerBusy,
     ServiceReservationFailure,
 )
@@ -533,19 +534,6 @@ class _CallBroken(Exception):
 
 
 UNKNOWN_TEXT = "Unknown Error From Pure Runner"
-
-NO_EOF_TEXT = "Purerunner missing EOF response"
-
-
-class RunnerFault(HostlerError):
-    """A runner failed a call for a reason that no client must see. The text is the runner's own."""
-
-
-class MissingEOF(HostlerError):
-    """A runner went on sending after it had reported the outcome of a call."""
-
-    def __init__(self) -> None:
-        super().__init__(NO_EOF_TEXT)
 
 
 def outcome_of(finished: Finished, *, answered: bool) -> Outcome:

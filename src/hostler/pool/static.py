@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from .. import wire
+from .._arguments import all_of, check
 from .._fast import FastPool
 from ..abc import MTLSRunnerFactory, PKIData, Runner, RunnerCall
 from ..config import PoolConfig
@@ -129,6 +130,8 @@ async def open_static_pool(
     and gives the running ones ``access.grace`` seconds. There is no grace if an exception or a
     cancellation leaves the block.
     """
+    addresses = all_of("open_static_pool: addresses", addresses, str)
+    check("open_static_pool", optional=True, access=(access, RunnerAccess))
     access = access or RunnerAccess()
     async with AsyncExitStack() as stack:
         factory = access.factory

@@ -20,6 +20,7 @@ import structlog
 import trio
 
 from .. import wire
+from .._arguments import all_of, check
 from .._concurrency.drain import DrainBudget
 from .._concurrency.nurseries import open_background
 from .._fast import FastService
@@ -261,8 +262,12 @@ async def open_pure_runner(
     There is no grace if an exception or a cancellation leaves the block. The standard gRPC health
     service of the same server says NOT_SERVING from the begin of the drain.
 
-    Raises `OSError` if it can't bind, `ValueError` for ``client_names`` without TLS.
+    Raises `OSError` if it can't bind, `ValueError` for ``client_names`` without TLS, `ConfigError`
+    for an argument of another kind.
     """
+    check("open_pure_runner", agent=(agent, RunnerAgent), bind=(bind, str))
+    check("open_pure_runner", optional=True, options=(options, RunnerOptions))
+    client_names = all_of("open_pure_runner: client_names", client_names, str)
     if ssl_context is None:
         log.warning("runner serves without TLS", bind=bind)
     async with (

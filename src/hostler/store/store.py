@@ -11,6 +11,7 @@ import trio
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from .._arguments import check
 from ..config import StoreConfig
 from ..datastore import DatastoreError, Filter, Page, Patch, Thing
 from ..models import App, Fn, Trigger
@@ -93,6 +94,14 @@ class SqlDatastore:
         """Reads both in one query. Raises `FnNotFound`."""
         return await self._transactions.read(lambda db: load_app_and_fn(db, fn_id))
 
+    async def find_trigger(self, app_name: str, source: str) -> tuple[App, Fn, Trigger]:
+        """The HTTP trigger at ``source``, with its app and function; a look-up for each, as
+        `hostler.functions.TriggerSource` has it. Raises `AppNotFound`, `TriggerNotFound`."""
+        app_id = await self.app_id_by_name(app_name)
+        trigger = await self.trigger_by_source(app_id, "http", source)
+        app, fn = await self.find(trigger.fn_id)
+        return app, fn, trigger
+
     async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
         """Reads it by exact match of all three. Raises `TriggerNotFound`."""
         columns = triggers.c
@@ -121,6 +130,7 @@ async def open_datastore(
     Raises `ConfigError` for a bad URL and a missing driver, `OSError` for a folder that can't be
     made, and `DatastoreError` for a database that can't be reached or used.
     """
+    check("open_datastore", optional=True, config=(config, StoreConfig))
     config = StoreConfig.from_env() if config is None else config
     database = parse_database_url(config.db_url)
     async with _opened(database, config, config.db_timeout) as transactions:

@@ -16,6 +16,7 @@ import docker
 import structlog
 import trio
 
+from ..._arguments import check
 from ..._concurrency.drain import DrainBudget
 from ..._concurrency.nurseries import open_sheltered
 from ..._concurrency.signal import IdleGate
@@ -153,6 +154,8 @@ async def open_docker_driver(
     cancellation, closes the driver within `CLOSE_GRACE` and before the end of ``grace``; all
     cookies must have been closed. What is not removed by then is named in one line of the log.
     """
+    check("open_docker_driver", config=(config, AgentConfig))
+    check("open_docker_driver", optional=True, metrics=(metrics, DockerMetrics))
     environ = os.environ if environ is None else environ
     credentials = await trio.to_thread.run_sync(load_credentials, config.docker_auth, environ)
     metrics = default_docker_metrics() if metrics is None else metrics

@@ -14,6 +14,7 @@ import attrs
 import structlog
 import trio
 
+from ..._arguments import check
 from ..._concurrency.nurseries import open_background
 from ...abc import ContainerTask, Cookie, Driver, RunningContainer, RunResult
 from ...errors import (
@@ -128,6 +129,8 @@ async def open_process_driver(
     Linux only (pidfd, memfd, child subreaper). Raises ``OSError`` or `HostlerError` if the
     helper process can't be started. Leaving the block ends what is left, within seconds.
     """
+    check("open_process_driver", optional=True, config=(config, ProcessConfig))
+    check("open_process_driver", optional=True, images=(images, Mapping))
     async with open_background() as nursery:
         warden = await start_warden(nursery)
         driver = ProcessDriver(warden, nursery, config or ProcessConfig(), dict(images or {}))

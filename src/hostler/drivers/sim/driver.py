@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import trio
 
+from ..._arguments import all_callable, check
 from ..._concurrency.nurseries import open_background
 from ...abc import ContainerTask, Cookie, Driver, RunningContainer
 from ...errors import HostlerError, ImagePullFailed, ImageWithVolume, ServerBusy
@@ -151,8 +152,10 @@ async def open_sim_driver(
     """Open a driver that runs ``images`` (name to handler) and whatever `SimDriver.add_image`
     adds. Uses no thread and no process, so that it works on an autojump clock.
 
-    Leaving the block ends all containers.
+    Leaving the block ends all containers. Raises `ConfigError` for handlers that can't be called.
     """
+    check("open_sim_driver", optional=True, images=(images, Mapping))
+    all_callable("open_sim_driver: images", (images or {}).values())
     async with open_background() as nursery:
         driver = SimDriver(nursery)
         for name, handler in (images or {}).items():
