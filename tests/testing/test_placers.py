@@ -65,6 +65,24 @@ async def test_placer_of_the_docs_reads_the_zone(
     assert [runner.address for runner in runners if runner.attempts] == [first]
 
 
+_TIMED = {"empty_pool", "failing_pool", "only_nacks", "detached_time"}
+
+
+@pytest.mark.parametrize(
+    "check",
+    [check for check in PLACER_CHECKS if check.__name__ in _TIMED],
+    ids=lambda check: check.__name__,
+)
+def test_a_clock_that_rounds_fails_no_placer(
+    check: Callable[[MakePlacer], Awaitable[None]],
+) -> None:
+    """Sums of small times are rounded most often, so each run has a new clock near zero."""
+    for number in range(1, 201):
+        clock = MockClock(autojump_threshold=0)
+        clock.jump(number / 70)
+        trio.run(check, PLACERS["naive"], clock=clock)
+
+
 class HastyPlacer(Placer):
     """Asks once, tries each runner once, and bounds the whole call by the placer's time."""
 
