@@ -256,9 +256,15 @@ class RunnerPool(ABC):
         """The runners to try for ``call``, in order of preference; asked before every sweep. May
         wait: the placer's time bounds it.
 
-        An empty list means "none now, ask again". Raising a 502 `FunctionError` means that asking
-        again is useless; any other exception is retried until the placer gives up.
+        An empty list means "none now, ask again". Raising a 502 `FunctionError` or
+        `NoRunnerReached` means that asking again is useless; any other exception is retried until
+        the placer gives up.
         """
+
+    def check_reachable(self) -> None:  # noqa: B027  (a default)
+        """Raise `NoRunnerReached`, as `runners` does, if there are runners and none was reached for
+        so long that calls should not wait for one. A load balancer is not ready then. Synchronous.
+        Does nothing by default."""
 
     def add_load_listener(self, listener: LoadListener) -> None:  # noqa: B027  (a default)
         """Tell ``listener``, as long as it lives, what runners tell of their load by themselves.

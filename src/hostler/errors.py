@@ -74,6 +74,10 @@ class ServerBusy(APIError, code=503, text="Timed out - server too busy"):
         return error
 
 
+class NoRunnerReached(ServerBusy, text="no runner can be reached"):
+    """The pool has runners, and has reached none of them for longer than calls wait for that."""
+
+
 class ClientCancelled(APIError, code=444, text="Client cancelled context"):
     """The client went away. Only the code (nginx's 444) is ever visible, in logs and metrics."""
 

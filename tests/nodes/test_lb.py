@@ -19,9 +19,10 @@ from hostler.runner import open_pure_runner
 from tests.front._agent import echo
 from tests.pool.dns_server import open_dns_server
 from tests.support.ids import fn_by_name
+from tests.support.ports import free_port
 from tests.wire.certificates import Files
 
-from ..cli._process import END_SECONDS, ends, ends_at_once, open_node
+from ..cli._process import END_SECONDS, ends, ends_at_once, open_node, run
 from .cluster import FUNCTIONS, LONG_GRACE, PlayedAgent, hang, open_cluster
 
 
@@ -116,6 +117,40 @@ async def test_overrider_of_the_operator_from_the_working_directory(
             assert (await client.post(path)).status_code == 200
         assert agent.submitted[0].model.config["ADDED"] == "yes"
         assert agent.submitted[0].extensions == {"tenant": "blue"}
+        assert await ends(node) == 0
+
+
+async def test_a_fleet_whose_runner_is_away_says_so_and_recovers(functions: Path) -> None:
+    path = f"/invoke/{fn_by_name(load_functions(functions), 'app', 'echo').id}"
+    address = f"127.0.0.1:{free_port()}"
+    args = ("--runners", address, "--functions", str(functions), "--bind", "127.0.0.1:0")
+    async with (
+        open_node("lb", *args, env={"FN_UNREACHABLE_WAIT": "500ms"}) as node,
+        httpx.AsyncClient(base_url=node.url, timeout=60) as client,
+    ):
+
+        async def says_so() -> None:
+            answer = await client.post(path)
+            message = answer.json()["message"]
+            assert (answer.status_code, message) == (503, "no runner can be reached")
+            assert "retry-after" in answer.headers
+            answer = await client.get("/readyz")
+            assert (answer.status_code, answer.text) == (503, f"not ready: {message}\n")
+            assert (await client.get("/healthz")).status_code == 200
+
+        await says_so()
+        state = (await client.get("/ui/state.json")).json()
+        assert (state["ready"], state["trouble"]) == (False, "no runner can be reached")
+        assert [(row["state"], row["share"]) for row in state["runners"]] == [("unreachable", 0)]
+        status = await run("status", "--server", node.url)
+        assert "no: no runner can be reached" in status.stdout
+        assert "unreachable" in status.stdout
+        async with open_pure_runner(PlayedAgent(), address, grace=0.1):
+            with trio.fail_after(END_SECONDS):
+                while (await client.get("/readyz")).status_code != 200:
+                    await trio.lowlevel.checkpoint()
+            assert (await client.post(path)).status_code == 200
+        await says_so()
         assert await ends(node) == 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import pytest
@@ -10,9 +10,18 @@ import trio
 from prometheus_client import CollectorRegistry
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hostler.abc import NotPlaced, Outcome, PKIData, Placed, Runner
-from hostler.errors import APIError, FunctionError, HostlerError, RunnerClosed, ServerBusy
+from hostler.abc import NotPlaced, Outcome, PKIData, Placed, Placer, Runner
+from hostler.config import PlacerConfig
+from hostler.errors import (
+    APIError,
+    FunctionError,
+    HostlerError,
+    NoRunnerReached,
+    RunnerClosed,
+    ServerBusy,
+)
 from hostler.pool import (
+    PLACERS,
     PoolMetrics,
     RunnerFault,
 )
@@ -21,6 +30,11 @@ from tests.conftest import Logs
 
 from .fakes import make_call
 from .fleet import Fleet, Host, attempt, offered, opened, tell
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110  (virtual time)
+        await trio.sleep(0.01)
 
 
 async def test_a_runner_that_cannot_be_reached_is_ejected_and_found_again(
@@ -301,3 +315,89 @@ async def test_trouble_of_a_kind_of_its_own_ends_nothing(autojump_clock: MockClo
         fleet.hosts["a:1"].change(up=True)
         await trio.sleep(5)
         assert await offered(pool) == ["a:1", "b:1"]
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_a_pool_without_a_runner_that_can_be_reached_says_so_and_recovers(
+    autojump_clock: MockClock, logs: Logs, *, tells: bool
+) -> None:
+    fleet = Fleet(tells=tells)
+    async with opened(fleet, "a:1", "b:1") as pool:
+        await wait_all_tasks_blocked()
+        for host in fleet.hosts.values():
+            host.change(up=False)
+        for address in ("a:1", "b:1"):
+            await attempt(pool, address, 3)
+        lost = trio.current_time()
+        assert {health.address: health.state for health in pool.health()} == {
+            "a:1": "ejected",
+            "b:1": "unreachable",
+        }
+        await trio.sleep(9.9)
+        assert await offered(pool) == ["b:1"]
+        pool.check_reachable()
+        await trio.sleep(0.2)
+        with pytest.raises(NoRunnerReached, match="no runner can be reached"):
+            await pool.runners(make_call())
+        fleet.hosts["b:1"].change(up=True)
+        with trio.fail_after(1):
+            await until(lambda: [each.state for each in pool.health()] == ["ejected", "in use"])
+        assert await offered(pool) == ["b:1"]
+        assert trio.current_time() - lost < 12
+    assert [entry["runner"] for entry in logs.with_event("runner is reachable again")] == ["b:1"]
+
+
+async def test_a_pool_whose_runner_answers_now_and_then_is_no_pool_without_runners(
+    autojump_clock: MockClock,
+) -> None:
+    fleet = Fleet()
+    async with opened(fleet, "a:1") as pool:
+        fleet.hosts["a:1"].change(up=False)
+        await attempt(pool, "a:1", 2)
+        await trio.sleep(3600)
+        await attempt(pool, "a:1")  # the third in a row: from now on it is unreachable
+        assert pool.health()[0].state == "unreachable"
+        pool.check_reachable()
+        await trio.sleep(11)
+        with pytest.raises(NoRunnerReached):
+            pool.check_reachable()
+        pool.update(["a:1", "new:1"])
+        pool.check_reachable()
+        pool.update([])
+        pool.check_reachable()
+
+
+async def test_calls_that_wait_fail_together_when_no_runner_was_reached_for_long(
+    autojump_clock: MockClock,
+) -> None:
+    fleet = Fleet()
+    errors: list[Exception] = []
+
+    async def place(placer: Placer) -> None:
+        try:
+            await placer.place_call(pool, make_call())
+        except ServerBusy as error:
+            errors.append(error)
+
+    async with opened(fleet, "a:1") as pool:
+        fleet.hosts["a:1"].change(up=False)
+        start = trio.current_time()
+        placer = PLACERS["warm"](PlacerConfig())
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(place, placer)
+        assert len(errors) == 20
+        assert all(isinstance(error, NoRunnerReached) for error in errors)
+        assert 10 <= trio.current_time() - start <= 11
+        late = trio.current_time()
+        await place(placer)
+        assert trio.current_time() == late
+        # A restart within the time is survived.
+        fleet.hosts["a:1"].change(up=True)
+        await until(lambda: pool.health()[0].state == "in use")
+        fleet.hosts["a:1"].change(up=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(place, placer)
+            await trio.sleep(9)
+            fleet.hosts["a:1"].change(up=True)
+        assert len(errors) == 21

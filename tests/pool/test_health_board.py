@@ -192,11 +192,18 @@ class Histories(RuleBasedStateMachine):
         self.now = 0.0
         self.members: set[str] = set()
         self.away: dict[str, HealthChange] = {}
+        self.lost: set[str] = set()
+        """Unreachable runners that were not ejected for that."""
         self.health = HealthTracker(CONFIG, self)
 
     def note_health(self, change: HealthChange) -> None:
         assert change.key in self.members
-        if change.kind != "back":
+        if change.kind == "unreachable":
+            assert change.key not in self.lost
+            self.lost.add(str(change.key))
+        elif change.kind == "reachable":
+            self.lost.remove(str(change.key))
+        elif change.kind != "back":
             self.away[str(change.key)] = change
         else:
             assert self.away.pop(str(change.key), None), "back without having been away"
@@ -212,6 +219,7 @@ class Histories(RuleBasedStateMachine):
     def leave(self, name: str) -> None:
         self.members.discard(name)
         self.away.pop(name, None)
+        self.lost.discard(name)
         self.health.leave(name)
 
     @rule(name=NAMES, count=st.integers(1, 6))
@@ -246,6 +254,7 @@ class Histories(RuleBasedStateMachine):
             self.health.reached(name, self.now)
         assert self.health.share(name, self.now) >= before
         assert self.health.cause(name) != "unreachable"
+        assert not self.health.is_unreachable(name)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 5.0, 20.0]))
     def wait(self, seconds: float) -> None:
@@ -270,6 +279,13 @@ class Histories(RuleBasedStateMachine):
     def never_too_many(self) -> None:
         assert self.health.ejected <= self.health.limit
         assert not self.members or self.health.limit < len(self.members)
+
+    @invariant()
+    def all_are_unreachable_or_one_is_reached(self) -> None:
+        reached = [name for name in self.members if not self.health.is_unreachable(name)]
+        assert self.lost.isdisjoint(reached)
+        since = self.health.none_reached_since
+        assert (since <= self.now) == (bool(self.members) and not reached)
 
     @invariant()
     def shares_follow_the_changes(self) -> None:

@@ -35,7 +35,7 @@ async def knocks(seed: int) -> list[float]:
     for _ in range(config.eject_failures):
         board.failed(runner, trio.current_time(), "away")
     watched = watch.HealthWatch(runner, board, config, random.Random(seed))
-    watched.note_ejection()
+    watched.note_unreachable()
     with trio.move_on_after(30):
         await watched.run()
     return [later - earlier for earlier, later in pairwise(runner.probes)]

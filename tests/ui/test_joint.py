@@ -20,6 +20,7 @@ def share(process: int, activity: Activity | None = None, **fields: object) -> P
         process=process,
         node="lb",
         ready=True,
+        trouble="",
         started=float(process),
         calls=activity.calls if activity else 0,
         failed=activity.failed if activity else 0,

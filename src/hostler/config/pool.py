@@ -111,6 +111,11 @@ class PoolConfig(EnvConfig):
     """Seconds that a slow or faulty runner stays ejected. If the runner was ejected just before, it
     stays ejected twice, three times and up to six times as long."""
 
+    unreachable_wait: float = setting(SECONDS, 10.0)
+    """Seconds for which calls wait while no runner of the pool can be reached, counted from the
+    moment when the last one became unreachable. Then calls get a 503 at once, and ``/readyz`` says
+    503, until a runner answers. A pool without runners is something else: its calls wait."""
+
     probe_interval: float = setting(SECONDS, 0.5)
     """Seconds between attempts to reach a runner that can't be reached. At first the attempts are
     ten times as frequent."""

@@ -32,6 +32,7 @@ _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DOCUMENTS = ("/", "/version", "/metrics", "/healthz", "/readyz")
 
 ReadyCheck = Callable[[], bool]
+"""Whether the node takes calls. May raise an `APIError` that says why it does not."""
 
 
 class NodeApp(HeadReader):
@@ -43,7 +44,8 @@ class NodeApp(HeadReader):
     ``GET /``, ``GET /version``    Fn's greeting; the version of hostler
     ``GET /metrics``               Prometheus
     ``GET /healthz``               200 while the process serves
-    ``GET /readyz``                200 while it takes calls, else 503 (before start, in a drain)
+    ``GET /readyz``                200 while it takes calls, else 503 (before start, in a drain,
+                                   without a runner that can be reached)
     =============================  ==========================================================
     """
 
@@ -107,9 +109,13 @@ class NodeApp(HeadReader):
             return json_reply({"version": version("hostler")})
         if path == "/metrics":
             return await self._metrics()
-        if path == "/readyz" and not self._ready():
-            return text_reply("not ready\n", 503)
-        return text_reply("ok\n")
+        return self._readiness() if path == "/readyz" else text_reply("ok\n")
+
+    def _readiness(self) -> Reply:
+        try:
+            return text_reply("ok\n") if self._ready() else text_reply("not ready\n", 503)
+        except APIError as error:
+            return text_reply(f"not ready: {error.message}\n", 503)
 
     async def _metrics(self) -> Reply:
         # On a thread, as collectors are used to from Prometheus' own servers: it takes about 3 ms

@@ -71,6 +71,7 @@ class LBNode(Node):
                     grace=settings.grace,
                 )
             )
+            life.check = pool.check_reachable
             page.show(
                 lb=agent,
                 pool=pool if isinstance(pool, DynamicPool) else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
@@ -44,6 +44,8 @@ class NodeLifetime:
     """No other code runs in the process: the tasks and sockets that a drain leaves are its own."""
     registry: CollectorRegistry = attrs.Factory(NodeRegistry)
     """The metrics that the node serves."""
+    check: Callable[[], None] = lambda: None
+    """Raises an `APIError` while the node, which runs, can't serve calls."""
     _announced: bool = False
     _http: FrontMetrics | None = None
 
@@ -55,7 +57,12 @@ class NodeLifetime:
         return self._http
 
     def is_ready(self) -> bool:
-        return self._announced and not self.shutdown.is_set()
+        """Raises an `APIError` that says why the node is not ready, if more than a start or a drain
+        is the reason."""
+        if not self._announced or self.shutdown.is_set():
+            return False
+        self.check()
+        return True
 
     @asynccontextmanager
     async def announced(self, node: Node) -> AsyncIterator[RunningNode]:

@@ -28,7 +28,7 @@ from ..abc import (
     RunnerPool,
 )
 from ..config import PoolConfig
-from ..errors import HostlerError
+from ..errors import HostlerError, NoRunnerReached
 from ..protocol import UNAVAILABLE_STATUS, EngagementFailed, LoadHint
 from .health import HealthChange, HealthTracker, PoolMetrics, default_pool_metrics
 from .static import RunnerAccess, close_runner, mtls_runner_factory
@@ -73,11 +73,11 @@ class HealthWatch:
         self._tracker = tracker
         self._listens = config.health_watch
         self._backoff = WatchBackoff(config, rng)
-        self._ejected = trio.Event()
+        self._unreachable = trio.Event()
 
-    def note_ejection(self) -> None:
-        """The runner was ejected because it can't be reached: start to probe."""
-        self._ejected.set()
+    def note_unreachable(self) -> None:
+        """The runner can't be reached: start to probe."""
+        self._unreachable.set()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -85,8 +85,8 @@ class HealthWatch:
             if self._listens:
                 await self._listen()
             self._tracker.fell_silent(self._runner, trio.current_time())
-            await self._ejected.wait()
-            self._ejected = trio.Event()
+            await self._unreachable.wait()
+            self._unreachable = trio.Event()
             await self._probe()
 
     async def _listen(self) -> None:
@@ -108,7 +108,7 @@ class HealthWatch:
 
     async def _probe(self) -> None:
         self._backoff.reset()
-        while self._tracker.cause(self._runner) == "unreachable":
+        while self._tracker.is_unreachable(self._runner):
             try:
                 await self._runner.status()
             except EngagementFailed as error:
@@ -140,7 +140,7 @@ class DynamicPoolStatistics:
     leaving: int
 
 
-RunnerState = Literal["in use", "ejected", "refuses", "returning"]
+RunnerState = Literal["in use", "ejected", "refuses", "returning", "unreachable"]
 
 
 @attrs.frozen(kw_only=True)
@@ -149,7 +149,8 @@ class RunnerHealth:
 
     address: str
     state: RunnerState
-    """``refuses``: by its own word. ``returning``: it is back, and gets ``share`` of its calls."""
+    """``refuses``: by its own word. ``returning``: it is back, and gets ``share`` of its calls.
+    ``unreachable``: it is tried all the same, because too few others are left."""
     cause: str
     """Why it is ejected, else ""."""
     share: float
@@ -194,7 +195,7 @@ class DynamicPool(FastPool):
         self._closed = False
         self._broadcast = LoadBroadcast(self)
         self.on_unreachable: Callable[[], None] = lambda: None
-        """Called when a runner was ejected because it can't be reached. It may have moved."""
+        """Called when a runner can't be reached. It may have moved."""
 
     def __repr__(self) -> str:
         return f"<DynamicPool {'closed' if self._closed else 'open'} {self.statistics()}>"
@@ -223,6 +224,8 @@ class DynamicPool(FastPool):
             state = "ejected"
         elif self._tracker.refuses(runner):
             state = "refuses"
+        elif self._tracker.is_unreachable(runner):
+            state, share = "unreachable", 0.0
         else:
             state = "in use" if share >= 1 else "returning"
         return RunnerHealth(address=runner.address, state=state, cause=cause, share=share)
@@ -305,12 +308,19 @@ class DynamicPool(FastPool):
     def runners_now(self, call: RunnerCall) -> Sequence[Runner]:
         if self._tracker.all_sound:
             return self._offer
+        self.check_reachable()
         now = trio.current_time()
         # A call that was refused, or has waited, needs capacity wherever it is: then returning
         # runners get their full share.
         least = 0.0 if call.attempts or call.waited else self._rng.random()
         chosen = [runner for runner in self._offer if self._tracker.share(runner, now) > least]
         return chosen or self._last_resort(now)
+
+    def check_reachable(self) -> None:
+        """See `RunnerPool`: the time is ``config.unreachable_wait``."""
+        since = self._tracker.none_reached_since
+        if since < math.inf and trio.current_time() >= since + self._config.unreachable_wait:
+            raise NoRunnerReached
 
     def note_outcome(
         self, runner: Runner, call: RunnerCall, outcome: Outcome, seconds: float
@@ -334,14 +344,23 @@ class DynamicPool(FastPool):
             self.metrics.ejections[change.cause].inc()
             log.warning("runner ejected", cause=change.cause, **details)
             if change.cause == "unreachable":
-                self._members[runner.address].watch.note_ejection()
-                self.on_unreachable()
+                self._look_for(runner)
+        elif change.kind == "unreachable":
+            log.warning("runner is unreachable, and too few others are left", **details)
+            self._look_for(runner)
+        elif change.kind == "reachable":
+            log.info("runner is reachable again", **details)
         elif change.kind == "refuses":
             self.metrics.refusals.inc()
             log.info("runner takes no calls", **details)
         else:
             self.metrics.returns.inc()
             log.info("runner is in use again", **details)
+
+    def _look_for(self, runner: Runner) -> None:
+        """``runner`` is unreachable: probe it, and look its name up."""
+        self._members[runner.address].watch.note_unreachable()
+        self.on_unreachable()
 
     def _count_ejected(self) -> None:
         self.metrics.ejected.value += self._tracker.ejected - self._ejected

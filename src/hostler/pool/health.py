@@ -113,10 +113,11 @@ Cause = Literal["unreachable", "faulty", "slow"]
 @attrs.frozen
 class HealthChange:
     """A changed judgement: a runner is ejected (for a ``cause``), refuses calls by its own word, or
-    is back."""
+    is back. ``unreachable`` and ``reachable``: of a runner that is not ejected for it, because too
+    few others are left."""
 
     key: Hashable
-    kind: Literal["ejected", "refuses", "back"]
+    kind: Literal["ejected", "refuses", "back", "unreachable", "reachable"]
     reason: str
     cause: Cause | None = None
 
@@ -135,12 +136,18 @@ class _Record:
     """When an ejection ends by itself. An ejection for being unreachable ends when the runner is
     reached."""
     refuses: bool = False
+    unreachable_since: float = math.inf
+    """Since when it would be ejected for being unreachable, whether it is or not."""
     back_at: float = -math.inf
     strikes: int = 0
 
     @property
     def away(self) -> bool:
         return self.cause is not None or self.refuses
+
+    @property
+    def is_unreachable(self) -> bool:
+        return self.unreachable_since < math.inf
 
 
 class HealthListener(Protocol):
@@ -158,7 +165,8 @@ class HealthTracker:
         self._listener = listener
         self._records: dict[Hashable, _Record] = {}
         self._unsound: set[Hashable] = set()
-        """Runners whose share may be below 1. Almost always empty, which keeps calls cheap."""
+        """Runners whose share may be below 1, or that are unreachable. Almost always empty, which
+        keeps calls cheap."""
 
     def __repr__(self) -> str:
         return f"<HealthTracker runners={len(self._records)} ejected={self.ejected}>"
@@ -173,6 +181,18 @@ class HealthTracker:
         """Why a runner is ejected; ``None`` if it is not."""
         record = self._records.get(key)
         return None if record is None else record.cause
+
+    def is_unreachable(self, key: Hashable) -> bool:
+        """Whether too many attempts in a row did not reach the runner, ejected or not."""
+        record = self._records.get(key)
+        return record is not None and record.is_unreachable
+
+    @property
+    def none_reached_since(self) -> float:
+        """Since when all runners are unreachable; infinity if one is not, or if there is none."""
+        if len(self._unsound) < len(self._records):
+            return math.inf
+        return max((each.unreachable_since for each in self._records.values()), default=math.inf)
 
     @property
     def limit(self) -> int:
@@ -206,18 +226,15 @@ class HealthTracker:
         """The runner has answered, perhaps with a refusal."""
         record = self._records.get(key)
         if record is not None:
-            record.failures = 0
-            if record.cause == "unreachable":
-                self._lift(key, record, now, "it answers")
+            self._reached(key, record, now)
 
     def succeeded(self, key: Hashable, now: float, overhead: float | None = None) -> None:
         """A call ran to its own end. ``overhead`` = seconds outside of the function, if known."""
         record = self._records.get(key)
         if record is None:
             return
-        record.failures = record.faults = 0
-        if record.cause == "unreachable":
-            self._lift(key, record, now, "it answers")
+        record.faults = 0
+        self._reached(key, record, now)
         if overhead is not None and record.cause is None:
             record.latencies.add(now, overhead)
             if record.latencies.due(now):
@@ -229,7 +246,12 @@ class HealthTracker:
         if record is not None:
             record.failures += 1
             if 0 < self._config.eject_failures <= record.failures:
+                is_known = record.is_unreachable
+                record.unreachable_since = min(record.unreachable_since, now)
                 self._eject(key, record, now, "unreachable", reason)
+                if not is_known and record.cause != "unreachable":
+                    self._unsound.add(key)
+                    self._listener.note_health(HealthChange(key, "unreachable", reason))
 
     def faulted(self, key: Hashable, now: float, reason: str) -> None:
         """A call that the runner had taken failed there, and not because of the function."""
@@ -319,14 +341,15 @@ class HealthTracker:
             return 0.0
         slow_start = self._config.slow_start
         if now >= record.back_at + slow_start:  # (a difference may be rounded down)
-            self._unsound.discard(key)
+            if not record.is_unreachable:
+                self._unsound.discard(key)
             return 1.0
         progress = (now - record.back_at) / slow_start
         return FIRST_SHARE + (1 - FIRST_SHARE) * min(max(0.0, progress), 1.0)
 
     @property
     def all_sound(self) -> bool:
-        """Whether every runner should get all its calls."""
+        """Whether every runner should get all its calls, and is reached."""
         return not self._unsound
 
     def refuses(self, key: Hashable) -> bool:
@@ -335,6 +358,15 @@ class HealthTracker:
         return record is not None and record.refuses
 
     # --- inside ---
+
+    def _reached(self, key: Hashable, record: _Record, now: float) -> None:
+        record.failures = 0
+        if record.is_unreachable:
+            record.unreachable_since = math.inf
+            if record.cause == "unreachable":
+                self._lift(key, record, now, "it answers")
+            else:
+                self._listener.note_health(HealthChange(key, "reachable", "it answers"))
 
     def _eject(self, key: Hashable, record: _Record, now: float, cause: Cause, reason: str) -> None:
         if record.cause is not None or self.ejected >= self.limit:

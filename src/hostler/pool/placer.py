@@ -16,7 +16,7 @@ from .._concurrency.nurseries import is_cancellation
 from .._fast import FastPool, fast_way
 from ..abc import LoadListener, NotPlaced, Placed, Placer, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
-from ..errors import FunctionError, ServerBusy
+from ..errors import FunctionError, NoRunnerReached, ServerBusy
 from ..metrics import LBMetrics, default_metrics
 from ..models import Call
 from ..protocol import LoadHint
@@ -393,7 +393,7 @@ class SweepPlacer(Placer, LoadListener):
                 now = trio.current_time()
             placement.pool_error = None
         except Exception as error:
-            if isinstance(error, FunctionError) and error.code == NO_RETRY_CODE:
+            if _is_final(error):
                 self._metrics.placer_pool_empty.inc()
                 self._metrics.placer_pool_error.inc()
                 placement.queue.wake_all()
@@ -503,6 +503,13 @@ class SweepPlacer(Placer, LoadListener):
         # The caller holds the pool, so no other pool has this id.
         self._waiting_rooms[id(pool)] = waiting_room
         return waiting_room
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether asking the pool again is useless."""
+    if isinstance(error, FunctionError):
+        return error.code == NO_RETRY_CODE
+    return isinstance(error, NoRunnerReached)
 
 
 def _knows_first_choice(placer: type[SweepPlacer]) -> bool:

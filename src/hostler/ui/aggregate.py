@@ -18,7 +18,7 @@ MAX_ROWS = 300
 """Functions in one document."""
 _LISTED: tuple[Listed, ...] = ("stale", "partial", "complete", "none")
 """Worst first: the node is as its worst process."""
-_HEALTH = ("in use", "returning", "refuses", "ejected")
+_HEALTH = ("in use", "returning", "refuses", "ejected", "unreachable")
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -44,6 +44,7 @@ class ProcessState(msgspec.Struct, frozen=True, kw_only=True):
     process: int
     node: str
     ready: bool
+    trouble: str
     started: float
     calls: int
     failed: int
@@ -72,10 +73,12 @@ def state_of(
         joined.sort(key=lambda second: second.at)
     if recent is not None:
         recent.sort(key=lambda row: row.at)
+    ready = any(share.ready for share in shares)
     state = State(
         node=shares[0].node,
         version=version("hostler"),
-        ready=any(share.ready for share in shares),
+        ready=ready,
+        trouble="" if ready else next(filter(None, (share.trouble for share in shares)), ""),
         started=min(share.started for share in shares),
         now=now,
         calls=sum(share.calls for share in shares),

@@ -86,7 +86,8 @@ class FnRow(FnKnown, frozen=True, gc=False, kw_only=True):
 class RunnerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     address: str
     state: str
-    """``in use``, ``ejected``, ``refuses`` (by its own word) or ``returning``."""
+    """``in use``, ``ejected``, ``refuses`` (by its own word), ``returning`` or ``unreachable`` (and
+    tried all the same)."""
     cause: str
     share: float
     """Part of its usual calls that the runner gets now."""
@@ -118,6 +119,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """``full``, ``lb``, ``runner`` or ``api``."""
     version: str
     ready: bool
+    trouble: str
+    """Why it is not ready, if more than a start or a drain is the reason."""
     started: float
     now: float
     calls: int

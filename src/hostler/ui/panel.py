@@ -14,6 +14,7 @@ import trio
 
 from ..abc import LoadListener, Runner, RunnerPool
 from ..datastore import AppFilter, Datastore, FnFilter
+from ..errors import APIError
 from ..functions import FunctionTable
 from ..models import App, Fn
 from ..protocol import LoadHint
@@ -144,6 +145,7 @@ class Panel:
 
     node: Literal["full", "lb", "runner", "api"]
     is_ready: Callable[[], bool]
+    """May raise an `APIError` that says why the node is not ready."""
     activity: Activity | None = None
     agent: Agent | None = None
     lb: LBAgent | None = None
@@ -179,10 +181,12 @@ class Panel:
         functions, total = self._functions()
         activity, process = self.activity, os.getpid()
         seen = cursor.seen.get(process, 0)
+        ready, trouble = self._readiness()
         return ProcessState(
             process=process,
             node=self.node,
-            ready=self.is_ready(),
+            ready=ready,
+            trouble=trouble,
             started=self.started,
             calls=activity.calls if activity else 0,
             failed=activity.failed if activity else 0,
@@ -194,6 +198,12 @@ class Panel:
             listing=self._listing(),
             runners=self.runners.rows(activity) if self.runners and activity else None,
         )
+
+    def _readiness(self) -> tuple[bool, str]:
+        try:
+            return self.is_ready(), ""
+        except APIError as error:
+            return False, error.message
 
     def _listing(self) -> Listed:
         if self.directory is None:

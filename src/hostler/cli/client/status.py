@@ -59,6 +59,7 @@ class _State(msgspec.Struct):
     node: str
     version: str = ""
     ready: bool = False
+    trouble: str = ""
     started: float = 0.0
     now: float = 0.0
     load: _Load | None = None
@@ -138,7 +139,7 @@ def _node_row(server: str, state: _State) -> list[str]:
         server,
         state.node,
         state.version,
-        "yes" if state.ready else "no",
+        "yes" if state.ready else ": ".join(filter(None, ("no", state.trouble))),
         str(dt.timedelta(seconds=max(0, round(state.now - state.started)))),
         "-" if state.seconds is None else f"{calls_per_second(state.seconds, state.now):.1f}",
         str(load.queued) if state.load else "-",

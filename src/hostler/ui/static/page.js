@@ -54,11 +54,16 @@ function accept(fresh, isWhole) {
   show();
 }
 
+function readiness() {
+  if (state.ready) return "ready";
+  return state.trouble ? `not ready: ${state.trouble}` : "not ready";
+}
+
 function show() {
   byId("main").hidden = false;
   setText(byId("node"), state.node);
   document.title = `hostler ${state.node}`;
-  setText(byId("about"), `${state.ready ? "ready" : "not ready"} · up ${
+  setText(byId("about"), `${readiness()} · up ${
     since(state.now - state.started)} · ${state.version}`);
   showFigures();
   byId("plots").hidden = byId("calls-part").hidden = state.seconds === null;

@@ -83,7 +83,8 @@ function updateFunction(row, fn, state, rates) {
 }
 
 const WORDS = { busy: "busy", idle: "hot", paused: "paused", starting: "starting" };
-const HEALTH = { "in use": "good", returning: "half", refuses: "half", ejected: "ill" };
+const HEALTH = { "in use": "good", returning: "half", refuses: "half", ejected: "ill",
+  unreachable: "ill" };
 
 export function showRunners(state, rates) {
   byId("runners-part").hidden = state.runners === null;
@@ -101,7 +102,7 @@ function healthText(runner) {
   if (runner.state === "ejected") return `ejected: ${runner.cause}`;
   if (runner.state === "refuses") return "takes no calls";
   if (runner.state === "returning") return `returning, ${Math.round(runner.share * 100)} %`;
-  return "in use";
+  return runner.state;
 }
 
 function updateRunner(row, runner, rates) {
