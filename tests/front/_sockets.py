@@ -12,6 +12,7 @@ import trio
 
 from hostler.config import NodeConfig
 from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
+from hostler.http1.tls import ServerTLS
 
 from ._agent import TABLE, ScriptedAgent
 
@@ -77,6 +78,7 @@ async def open_front(
     config: NodeConfig | None = None,
     grace: float = 5.0,
     app: ASGIApp | None = None,
+    tls: ServerTLS | None = None,
 ) -> AsyncIterator[Front]:
     agent = agent or ScriptedAgent()
     config = config or PATIENT
@@ -90,6 +92,7 @@ async def open_front(
             config=config,
             shutdown=shutdown,
             grace=grace,
+            tls=tls,
             task_status=task_status,
         )
         done.set()

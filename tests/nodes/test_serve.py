@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import signal
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import trustme
 from hostler.functions import load_functions
 from tests.functions.build import fnt_path
 from tests.support.ids import fn_by_name
+from tests.wire.certificates import Files
 
 from ..cli._process import END_SECONDS, ends, open_node, run
 
@@ -340,3 +342,74 @@ async def test_killed_node_leaves_no_function_behind(functions: Path) -> None:
         node.process.kill()
         await node.process.wait()
     await until_gone(pid)
+
+
+def https_files(folder: Path, ca: trustme.CA) -> Files:
+    return Files(folder).write(ca, cert=ca.issue_cert("127.0.0.1", "localhost"))
+
+
+async def status_of(url: str, ca: trustme.CA, path: str, **options: Any) -> int:
+    """Of a request on a connection of its own."""
+    trust = ssl.create_default_context()
+    ca.configure_trust(trust)
+    async with httpx.AsyncClient(base_url=url, verify=trust, timeout=60) as client:
+        return (await client.request("GET", path, **options)).status_code
+
+
+@pytest.mark.parametrize("kind", ["serve", "api", "lb"])
+async def test_https_for_calls_page_and_metrics_with_files_that_change(
+    functions: Path, tmp_path: Path, kind: str
+) -> None:
+    first, second = trustme.CA(), trustme.CA()
+    files = https_files(tmp_path / "tls", first)
+    args = {
+        "serve": ("--driver", "process", "--functions", str(functions)),
+        "api": (),
+        "lb": ("--functions", str(functions), "--runners", "127.0.0.1:1", "--workers", "2"),
+    }
+    pems = ("--http-tls-cert", files.pki.cert, "--http-tls-key", files.pki.key)
+    async with open_node(
+        kind,
+        *args[kind],
+        "--bind",
+        "127.0.0.1:0",
+        *pems,
+        env={"FN_TLS_RELOAD_INTERVAL": "100ms"},
+        cwd=tmp_path,
+    ) as node:
+        url = node.url.replace("http://", "https://")
+        for path in ("/metrics", "/ui/", "/healthz"):
+            assert await status_of(url, first, path) == 200
+        if kind == "serve":
+            path = path_of(functions)
+            assert await status_of(url, first, f"/invoke/{path.rpartition('/')[2]}") in (200, 405)
+        async with httpx.AsyncClient() as plain:
+            assert (await plain.get(f"{node.url}/healthz")).status_code == 400
+        https_files(tmp_path / "tls", second)
+        with trio.fail_after(END_SECONDS):
+            while True:
+                try:
+                    assert await status_of(url, second, "/healthz") == 200
+                    break
+                except httpx.ConnectError:
+                    await trio.lowlevel.checkpoint()
+        assert await ends(node) == 0
+
+
+async def test_https_files_that_cannot_be_used_end_the_start_with_one_line(
+    tmp_path: Path,
+) -> None:
+    files = https_files(tmp_path / "tls", trustme.CA())
+    bad = tmp_path / "bad.pem"
+    bad.write_text("no certificate")
+    for args, text in (
+        (("--http-tls-cert", files.pki.cert), "both FN_HTTP_TLS_CERT and FN_HTTP_TLS_KEY"),
+        (
+            ("--http-tls-cert", str(bad), "--http-tls-key", files.pki.key),
+            f"{bad} and {files.pki.key} are no certificate and its key",
+        ),
+    ):
+        done = await run("serve", "--driver", "process", "--bind", "127.0.0.1:0", *args)
+        assert done.returncode != 0
+        assert text in done.stderr
+        assert "Traceback" not in done.stderr

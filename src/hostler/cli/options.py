@@ -192,6 +192,8 @@ class LifeOptions:
     ready_fd: int | None
     log_format: str | None
     log_level: str | None
+    http_tls_cert: str | None
+    http_tls_key: str | None
     extensions: tuple[str, ...]
 
     def variables(self) -> dict[str, object]:
@@ -199,6 +201,8 @@ class LifeOptions:
         return {
             "FN_LOG_FORMAT": self.log_format,
             "FN_LOG_LEVEL": self.log_level,
+            "FN_HTTP_TLS_CERT": self.http_tls_cert,
+            "FN_HTTP_TLS_KEY": self.http_tls_key,
             "FN_DRAIN_GRACE_MSECS": None if self.grace is None else f"{self.grace * 1000:.0f}",
         }
 
@@ -225,6 +229,17 @@ _life_options = together(
         "--log-level",
         help="Lowest level to log: debug, info, warn or error. "
         "[env var: FN_LOG_LEVEL; default: info]",
+    ),
+    option(
+        "--http-tls-cert",
+        type=file,
+        help="PEM file of a certificate, with its chain: HTTP is served with TLS only. "
+        "[env var: FN_HTTP_TLS_CERT]",
+    ),
+    option(
+        "--http-tls-key",
+        type=file,
+        help="PEM file of that certificate's key. [env var: FN_HTTP_TLS_KEY]",
     ),
     option(
         "--extensions",

@@ -52,6 +52,13 @@ class NodeConfig(EnvConfig):
     grpc_port: int = setting(_PORT, 9190)
     """TCP port of a pure runner; 0 = any free port."""
 
+    http_tls_cert: str = setting(TEXT, "")
+    """PEM file of the certificate of the HTTP front end, with its chain, for HTTPS. Needs
+    ``FN_HTTP_TLS_KEY``. Changes of the files are followed."""
+
+    http_tls_key: str = setting(TEXT, "")
+    """PEM file of that certificate's key."""
+
     # --- the LB ---
 
     runner_api_url: str = setting(HTTP_URL, "")
@@ -187,6 +194,8 @@ class NodeConfig(EnvConfig):
         return self.log_level in ("trace", "debug")
 
     def _check_together(self) -> None:
+        if bool(self.http_tls_cert) != bool(self.http_tls_key):
+            raise ConfigError("HTTPS needs both FN_HTTP_TLS_CERT and FN_HTTP_TLS_KEY")
         if self.node_type in ("pure-runner", "runner") and self.port == self.grpc_port != 0:
             raise ConfigError(f"FN_PORT and FN_GRPC_PORT are both {self.port}")
 

@@ -1,7 +1,7 @@
 """HTTP server: accepts, serves, drains.
 
-Small on purpose: what a front end of functions needs and no more (no TLS, no HTTP/2, no
-WebSockets; those belong to a proxy before it). Any other ASGI 3 server on Trio can take its
+Small on purpose: what a front end of functions needs and no more (no HTTP/2, no WebSockets; those
+belong to a proxy before it). Any other ASGI 3 server on Trio can take its
 place. It exists because the two properties that hostler promises need the connection itself: a
 client that leaves is noticed while its call runs, and a response that can't be completed is seen
 as broken.
@@ -34,6 +34,7 @@ from ..http1.server import (
     ServerConnection,
     close_idle,
 )
+from ..http1.tls import ServerTLS, client_socket
 from .listeners import BACKLOG, address_of, open_listeners, refuse_clients
 
 log = structlog.get_logger(__name__)
@@ -67,11 +68,12 @@ class HttpServer:
         addresses: Sequence[str],
         disconnects: DisconnectWatcher,
         nursery: trio.Nursery,
+        scheme: str = "http",
     ) -> None:
         self.app = app
         self._reader = head_reader(app)
         self.disconnects = disconnects
-        self.heads = Heads(config.max_request_header_size or UNLIMITED_HEAD_BYTES)
+        self.heads = Heads(config.max_request_header_size or UNLIMITED_HEAD_BYTES, scheme)
         self.config = config
         self.addresses = tuple(addresses)
         """``host:port`` of each listening socket, as bound."""
@@ -133,6 +135,7 @@ async def serve_http(
     config: NodeConfig | None = None,
     shutdown: trio.Event | None = None,
     grace: float | DrainBudget = DEFAULT_GRACE,
+    tls: ServerTLS | None = None,
     task_status: trio.TaskStatus[HttpServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` on ``bind`` (``host:port``, or sockets of `open_listeners`; others only if
@@ -150,6 +153,8 @@ async def serve_http(
     application's, ``response_write_timeout`` bounds each wait for a client to take data, and
     ``http_idle_timeout`` the wait for a connection's next request.
 
+    With ``tls`` it speaks only HTTPS. The handshake counts as a part of the first request's head.
+
     Raises `OSError` if it can't listen. A listening socket is closed when this returns.
     """
     async with AsyncExitStack() as stack:
@@ -163,9 +168,12 @@ async def serve_http(
         watching = await stack.enter_async_context(trio.open_nursery())
         watching.start_soon(disconnects.run)
         async with trio.open_nursery() as connections:
-            server = HttpServer(app, config or NodeConfig(), addresses, disconnects, connections)
+            scheme = "http" if tls is None else "https"
+            server = HttpServer(
+                app, config or NodeConfig(), addresses, disconnects, connections, scheme
+            )
             watching.start_soon(close_idle, server)
-            acceptors = [Acceptor(listener, server) for listener in listeners]
+            acceptors = [Acceptor(listener, server, tls) for listener in listeners]
             for acceptor in acceptors:
                 stack.callback(acceptor.close)
             async with trio.open_nursery() as accepting:
@@ -214,8 +222,11 @@ class Acceptor:
     ``server`` gets each client, which is its own from then on.
     """
 
-    def __init__(self, listener: trio.SocketListener, server: Admitting) -> None:
+    def __init__(
+        self, listener: trio.SocketListener, server: Admitting, tls: ServerTLS | None = None
+    ) -> None:
         self._listener = listener
+        self._tls = tls
         self._server = server
         self._limit = ClientLimit()
         # The same one for Python's own class, which accepts in one step.
@@ -249,7 +260,7 @@ class Acceptor:
                 if not self._limit.admits(accepted) and not self._server.make_room():
                     accepted.close()
                     continue
-                self._server.admit(ClientSocket(accepted, address[:2]))
+                self._server.admit(client_socket(accepted, address[:2], self._tls))
         return True
 
     def refuse(self) -> None:

@@ -6,4 +6,5 @@
 * ``request``: request heads of either parser, remembered, and the checks against request smuggling
 * ``server``: server connection: requests of one client in order, each an exchange with an
   application; limits and idle connections
+* ``tls``: TLS of the server: a client's socket whose bytes are encrypted
 """

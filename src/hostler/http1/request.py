@@ -29,6 +29,7 @@ class RequestHead:
     target: bytes
     fields: Pairs
     version: str
+    scheme: str
     handler: Handler | None = None
     """What serves requests with it, once that is known."""
     _scope: dict[str, Any] = attrs.field(init=False)
@@ -46,7 +47,7 @@ class RequestHead:
             "type": "http",
             "http_version": self.version,
             "method": self.method.decode("ascii"),
-            "scheme": "http",
+            "scheme": self.scheme,
             "path": unquote(target.decode("ascii")),
             "raw_path": target,
             "query_string": query,
@@ -59,13 +60,13 @@ class RequestHead:
         }
 
     @classmethod
-    def of(cls, event: h11.Request) -> RequestHead:
+    def of(cls, event: h11.Request, scheme: str) -> RequestHead:
         version = event.http_version.decode("ascii")
-        return cls(event.method, event.target, list(event.headers), version)
+        return cls(event.method, event.target, list(event.headers), version, scheme)
 
     @classmethod
-    def of_plain(cls, plain: PlainHead) -> RequestHead:
-        return cls(plain.method, plain.target, plain.fields, "1.1")
+    def of_plain(cls, plain: PlainHead, scheme: str) -> RequestHead:
+        return cls(plain.method, plain.target, plain.fields, "1.1", scheme)
 
     def scope(self, client: tuple[str, int] | None, extensions: dict[str, object]) -> Scope:
         """A new scope, which belongs to the application."""
@@ -88,10 +89,12 @@ _SECRET = frozenset(name.encode() for name in SECRET)
 
 class Heads:
     """Reads the heads of plain requests: most clients send the same again and again, if only with
-    a new connection each time. None is longer than ``max_head``."""
+    a new connection each time. None is longer than ``max_head``. ``scheme`` is that of the server's
+    URLs: ``http`` or ``https``."""
 
-    def __init__(self, max_head: int) -> None:
+    def __init__(self, max_head: int, scheme: str = "http") -> None:
         self.max_head = max_head
+        self.scheme = scheme
         self._known: dict[bytes, tuple[PlainHead, RequestHead]] = {}
 
     def read(self, data: bytes) -> tuple[PlainHead, RequestHead] | None:
@@ -103,7 +106,7 @@ class Heads:
         plain = read_head(data, self.max_head)
         if plain is None:
             return None
-        known = plain, RequestHead.of_plain(plain)
+        known = plain, RequestHead.of_plain(plain, self.scheme)
         if plain.raw == raw and _SECRET.isdisjoint([name for name, _ in plain.fields]):
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()

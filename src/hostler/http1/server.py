@@ -354,7 +354,7 @@ class ServerConnection:
         if (fault := framing_fault(event, self._raw_head)) is not None:
             await self._refuse(*fault)
             return None
-        return ServerExchange(self, RequestHead.of(event))
+        return ServerExchange(self, RequestHead.of(event, self.owner.heads.scheme))
 
     def _begins(self) -> None:
         self.idle = False

@@ -29,7 +29,7 @@ from .._asgi.middleware import Middleware, cors, with_middleware
 from .._concurrency.nurseries import open_background
 from ..abc import CallAgent, Driver, KeepAlive, PKIData
 from ..bodies import BodyBudget
-from ..config import AgentConfig
+from ..config import AgentConfig, PoolConfig
 from ..datastore import Datastore
 from ..errors import ConfigError
 from ..front import (
@@ -206,7 +206,12 @@ class NodeHttp:
     @asynccontextmanager
     async def _serving(self, app: ASGIApp, shutdown: trio.Event) -> AsyncIterator[HttpServer]:
         """Drains before the parts behind it are closed."""
-        async with open_background() as nursery:
+        pki = self.settings.http_pki()
+        interval = PoolConfig.from_env(self.settings.env).tls_reload_interval
+        async with (
+            following_tls(pki, wire.http_tls, interval) as tls,
+            open_background() as nursery,
+        ):
             server: HttpServer = await nursery.start(
                 functools.partial(
                     serve_http,
@@ -215,6 +220,7 @@ class NodeHttp:
                     config=self.settings.node,
                     shutdown=shutdown,
                     grace=self.settings.grace,
+                    tls=tls,
                 )
             )
             yield server

@@ -102,6 +102,11 @@ class Settings:
         given = self.env.get("FN_HTTP_BIND", "").strip()
         return given or f"{self.default_host}:{self.node.port}"
 
+    def http_pki(self) -> PKIData | None:
+        """The files of the HTTP front end; ``None`` = no TLS."""
+        cert, key = self.node.http_tls_cert, self.node.http_tls_key
+        return PKIData(ca="", key=key, cert=cert) if cert else None
+
     def named_parts(self) -> dict[str, str]:
         """What the options for one thing name, by the option: ``module:attribute``, or a name of
         hostler's own."""

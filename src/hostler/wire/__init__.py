@@ -27,7 +27,16 @@ from .connection import Keepalive
 from .connection_pool import ConnectOptions, PoolStatistics
 from .loop import Loop, open_loop
 from .server import SHARED_CALLS, GrpcServer, ServerOptions, open_server
-from .tls import TLS, TLSFiles, TLSMetrics, certificate_names, client_tls, refusal_of, server_tls
+from .tls import (
+    TLS,
+    TLSFiles,
+    TLSMetrics,
+    certificate_names,
+    client_tls,
+    http_tls,
+    refusal_of,
+    server_tls,
+)
 
 __all__ = [
     "SHARED_CALLS",
@@ -43,6 +52,7 @@ __all__ = [
     "TLSMetrics",
     "certificate_names",
     "client_tls",
+    "http_tls",
     "open_loop",
     "open_server",
     "refusal_of",

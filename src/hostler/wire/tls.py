@@ -40,18 +40,37 @@ def client_tls(pki: PKIData) -> ssl.SSLContext:
     return context
 
 
+def http_tls(pki: PKIData) -> ssl.SSLContext:
+    """For an HTTP front end: shows its certificate, and asks clients for none. ``pki.ca`` is not
+    used. Raises as `server_tls`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _check_files(pki.key, pki.cert)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    _load_chain(context, pki)
+    return context
+
+
 def _load(context: ssl.SSLContext, pki: PKIData) -> None:
-    for path in (pki.ca, pki.key, pki.cert):
-        if not os.path.isfile(path) or not os.access(path, os.R_OK):
-            raise ConfigError(
-                f"Cannot stat {path} for TLS: please specify a valid and readable file"
-            )
+    _check_files(pki.ca, pki.key, pki.cert)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
     try:
         context.load_verify_locations(cafile=pki.ca)
     except ssl.SSLError as error:
         raise ConfigError(f"{pki.ca} holds no usable PEM certificates: {error.reason}") from error
+    _load_chain(context, pki)
+
+
+def _check_files(*paths: str) -> None:
+    for path in paths:
+        if not os.path.isfile(path) or not os.access(path, os.R_OK):
+            raise ConfigError(
+                f"Cannot stat {path} for TLS: please specify a valid and readable file"
+            )
+
+
+def _load_chain(context: ssl.SSLContext, pki: PKIData) -> None:
     try:
         context.load_cert_chain(certfile=pki.cert, keyfile=pki.key)
     except ssl.SSLError as error:
@@ -89,7 +108,8 @@ def default_tls_metrics() -> TLSMetrics:
 
 
 class TLSFiles:
-    """A TLS context that follows its files. ``make`` is `client_tls` or `server_tls`.
+    """A TLS context that follows its files. ``make`` is `client_tls`, `server_tls` or
+    `http_tls`.
 
     Takes the place of a fixed context. Raises `ConfigError` if the files can't be used now; when
     they can't be used later, the context stays as it is. ``context`` is the one for the next
