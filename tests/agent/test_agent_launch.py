@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,38 @@ async def test_a_place_for_sockets_that_is_lost_is_told_of_by_name(
         assert f"no socket directory can be made in {tmp_path}: " in line["reason"]
         assert "No such file" in line["reason"]
         assert (await node.run("echo", BytesBody(b"x"))).body == b"x"
+
+
+@pytest.fixture
+def few_inodes(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for three files."""
+    options = "size=1m,nr_inodes=4,mode=755"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "small", tmp_path], check=True)
+    try:
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+async def test_a_place_for_sockets_without_inodes_sends_the_call_elsewhere(
+    few_inodes: Path, logs: Logs
+) -> None:
+    async with (
+        open_sim_driver({"echo": echo}) as driver,
+        open_node(driver, few_inodes, **NACK) as node,
+    ):
+        names = [few_inodes / str(number) for number in range(3)]
+        for name in names:
+            name.touch()
+        with pytest.raises(ServerBusy):
+            await node.run("echo")
+        (line,) = logs.with_event("no room for a container")
+        assert "No space left on device" in line["reason"]
+        for name in names:
+            name.unlink()
+        assert (await node.run("echo", BytesBody(b"x"))).body == b"x"
+    assert logs.errors() == []
 
 
 async def test_scenario_04_resources_are_held_during_a_pull(

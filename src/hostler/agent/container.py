@@ -7,6 +7,7 @@ call.
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 from collections.abc import Awaitable, Callable, Hashable, Iterator
@@ -508,6 +509,9 @@ class Container:
         if lacks_descriptors(error):
             log.warning("no file descriptor is left for a container", **self._names())
             error = ServerBusy()  # nothing of the call has been sent
+        elif isinstance(error, DirectoryFull):
+            log.warning("no room for a container", reason=str(error), **self._names())
+            error = ServerBusy()  # another runner may have room on its disk
         wait = self._waits_for_room or not isinstance(error, ServerBusy)
         concerned = self._queue.launch_failed(self._launch, error, wait=wait)
         if self._reason == CLOSING:
@@ -525,6 +529,10 @@ FREEZE_LIMIT = 5.0
 class NoDirectory(HostlerError):
     """The place for sockets (FN_IOFS_PATH) is full, read-only or gone. It was usable at the start,
     when it was tried."""
+
+
+class DirectoryFull(NoDirectory):
+    """It is full, of files or of bytes: calls end there, and others make room again."""
 
 
 class Sandbox:
@@ -562,7 +570,8 @@ class Sandbox:
             return make_socket_directory(config)
         except OSError as error:
             where = config.iofs_path or "the system's directory for temporary files"
-            raise NoDirectory(f"no socket directory can be made in {where}: {error}") from error
+            kind = DirectoryFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else NoDirectory
+            raise kind(f"no socket directory can be made in {where}: {error}") from error
 
     async def connect(self, timings: Timings) -> Channel:
         """Wait until the started function accepts connections. Raises as `wait_ready` does."""
@@ -604,8 +613,11 @@ class Sandbox:
         with removals.step() as scope:
             try:
                 await action()
+            # The other steps have to be done anyway.
+            except HostlerError as error:  # the engine's
+                names = {"step": name, "container_id": self.task.id}
+                log.warning("removal failed", reason=str(error), **names)
             except Exception:
-                # The other steps have to be done anyway.
                 log.exception("removal failed", step=name, container_id=self.task.id)
         if scope.cancelled_caught and removals.over:
             removals.left.append(self.task.id)
