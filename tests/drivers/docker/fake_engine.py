@@ -47,6 +47,8 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.version = "26.1.5"
+        self.name = "Engine"
+        self.api_version = API
         self.rules: list[tuple[str, Callable[[Request], Awaitable[Answer]]]] = []
         self.seen: list[str] = []
         self.requests: list[Request] = []
@@ -78,7 +80,9 @@ class FakeEngine:
         self.rules.insert(0, (pattern, handler))
 
     async def _version(self, request: Request) -> Answer:
-        return json_answer({"Version": self.version, "ApiVersion": API})
+        components = [{"Name": self.name, "Version": self.version}]
+        facts = {"Version": self.version, "ApiVersion": self.api_version}
+        return json_answer({**facts, "Components": components})
 
     async def _events(self, request: Request) -> Answer:
         """A subscription on which the test sends lines with ``emit``."""

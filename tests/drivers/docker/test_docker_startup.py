@@ -62,6 +62,19 @@ async def test_version_check(fake_engine: FakeEngine, fake_environ: dict[str, st
             pass
 
 
+async def test_another_engine_is_judged_by_the_api_that_it_speaks(
+    fake_engine: FakeEngine, fake_environ: dict[str, str]
+) -> None:
+    fake_engine.name, fake_engine.version = "Podman Engine", "5.4.2"
+    async with open_docker_driver(AgentConfig(), environ=fake_environ):
+        pass
+    fake_engine.api_version = "1.32"
+    text = r"Podman Engine 5\.4\.2 speaks version 1\.32 of Docker's API, 1\.33 is the minimum"
+    with pytest.raises(EngineTooOld, match=text):
+        async with open_docker_driver(AgentConfig(), environ=fake_environ):
+            pass
+
+
 @pytest.mark.docker
 @pytest.mark.parametrize(("minimum", "fine"), [("1.0.0", True), ("9999.0.0", False)])
 async def test_version_check_of_a_real_engine(docker_host: str, minimum: str, fine: bool) -> None:

@@ -28,6 +28,7 @@ from .build import load_archive
 from .containers import Containers, remove_container
 from .cookie import DockerCookie, DriverContext
 from .engine import (
+    DOCKER,
     NOT_FOUND,
     THREAD_GRACE,
     Engine,
@@ -248,7 +249,10 @@ def _neighbourhood() -> str:
 
 
 async def _prepare(engine: Engine, config: AgentConfig) -> None:
-    check_version(engine.version, config.min_docker_version)
+    if engine.name == DOCKER:
+        check_version(engine.version, config.min_docker_version)
+    else:
+        check_api_version(engine)
     if config.docker_load_file:
         await load_archive(engine, Path(config.docker_load_file))
         log.info("images loaded", path=config.docker_load_file)
@@ -268,6 +272,19 @@ def check_version(version: str, minimum: str) -> None:
     """Raises `EngineTooOld` if the engine's ``version`` is below ``minimum``."""
     if version_numbers(version) < version_numbers(minimum):
         raise EngineTooOld(f"Docker engine {version} is too old, {minimum} is the minimum")
+
+
+MIN_API = (1, 33)
+"""Version of Docker's API that an engine of another kind must speak: that of Docker 17.10."""
+
+
+def check_api_version(engine: Engine) -> None:
+    """Raises `EngineTooOld`: an engine such as Podman counts its own versions otherwise."""
+    if version_numbers(engine.api_version)[:2] < MIN_API:
+        raise EngineTooOld(
+            f"{engine.name} {engine.version} speaks version {engine.api_version} of Docker's API, "
+            f"{MIN_API[0]}.{MIN_API[1]} is the minimum"
+        )
 
 
 def version_numbers(version: str) -> tuple[int, int, int]:

@@ -52,6 +52,9 @@ MAX_POOL_SIZE = 16
 NOT_FOUND, CONFLICT = 404, 409
 """The engine's HTTP statuses."""
 
+DOCKER = "Engine"
+"""What Docker's engine calls itself."""
+
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 """The engine's address if nothing else is said, as the library has it."""
 
@@ -99,7 +102,8 @@ class Engine:
         limits: dict[EngineOperation, float],
         observe: CallObserver = ignore_call,
     ) -> None:
-        self.version = version
+        self.name, _, self.version = version.rpartition(" ")
+        """``name``: "Engine" for Docker's, as it calls itself, or "Podman Engine"."""
         self._clients = clients
         self._limits = limits
         self._observe = observe
@@ -321,8 +325,8 @@ async def _check_socket(host: str) -> None:
 def _connect(
     environ: Mapping[str, str], limits: Mapping[EngineOperation, float]
 ) -> tuple[str, dict[ThreadGroup, docker.APIClient]]:
-    """The engine's version, and the clients. Asks the engine once: a node that starts again waits
-    for each answer before it takes calls."""
+    """The engine's name and version, and the clients. Asks the engine once: a node that starts
+    again waits for each answer before it takes calls."""
     where = docker.utils.kwargs_from_env(environment=dict(environ))
     first = docker.APIClient(
         version=DEFAULT_DOCKER_API_VERSION,
@@ -332,7 +336,7 @@ def _connect(
     with contextlib.closing(first):
         facts = first.version(api_version=False)
     try:
-        version, api_version = str(facts["Version"]), str(facts["ApiVersion"])
+        version, api_version = f"{_name(facts)} {facts['Version']}", str(facts["ApiVersion"])
     except (KeyError, TypeError) as error:
         raise DockerException(f"the engine's version has no {error}") from error
     clients = {
@@ -347,6 +351,12 @@ def _connect(
     for client in clients.values():
         close_failed_sockets(client)
     return version, clients
+
+
+def _name(facts: Mapping[str, Any]) -> str:
+    """The engine's name for itself."""
+    components: list[Mapping[str, Any]] = facts.get("Components") or [{}]
+    return str(components[0].get("Name") or DOCKER)
 
 
 def _seconds(limit: float) -> Any:
