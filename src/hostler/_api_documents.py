@@ -23,6 +23,7 @@ from . import models
 from .datastore import (
     AppFilter,
     AppPatch,
+    Contents,
     FnFilter,
     FnPatch,
     Page,
@@ -32,7 +33,7 @@ from .datastore import (
     TriggerPatch,
 )
 from .dates import format_date, parse_date
-from .errors import InvalidJSON
+from .errors import ConfigError, InvalidJSON
 from .rules import (
     MAX_KEY_BYTES,
     MAX_KEYS,
@@ -299,6 +300,11 @@ _COMPUTED = (FN_ENDPOINT, TRIGGER_ENDPOINT)
 back."""
 
 
+def without_endpoints(annotations: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    """What is stored of the annotations that a client sends or a server tells."""
+    return {key: raw for key, raw in annotations.items() if key not in _COMPUTED}
+
+
 Made = TypeVar("Made")
 _DATES = ("created_at", "updated_at")
 
@@ -315,7 +321,7 @@ def model_of(type_: type[Made], document: msgspec.Struct) -> Made:
             value = _config(value, changes=isinstance(document, Change))
         elif name == "annotations" and not isinstance(document, _Told):
             check_annotations_json(value.values())
-            value = {key: raw for key, raw in value.items() if key not in _COMPUTED}
+            value = without_endpoints(value)
         elif name in _DATES:
             value = _date(value)
         values[name] = value
@@ -385,6 +391,11 @@ class Kind(Generic[Thing, Patch]):
         """Read a page of documents, as `read`."""
         page = msgspec.json.decode(body, type=_told_page(self.one))
         return Page([self._told(item) for item in page.items or ()], page.next_cursor or "")
+
+    def read_stored(self, item: msgspec.Raw) -> Thing:
+        """Read a document of an export: as `read`, but without what servers add."""
+        thing = self.read(bytes(item))
+        return attrs.evolve(thing, annotations=without_endpoints(thing.annotations))
 
     def _told(self, document: Any) -> Thing:
         if not document.id:
@@ -480,3 +491,57 @@ def check_annotations_json(values: Iterable[msgspec.Raw]) -> None:
             msgspec.json.decode(value)
     except _BAD as error:
         raise InvalidJSON from error
+
+
+EXPORT_FORMAT = 1
+
+
+class _Export(msgspec.Struct, forbid_unknown_fields=True):
+    hostler_export: int
+    apps: list[msgspec.Raw]
+    fns: list[msgspec.Raw]
+    triggers: list[msgspec.Raw]
+
+
+def encode_export(contents: Contents) -> bytes:
+    """The file of ``hostler export``: the API's documents, by kind and id."""
+
+    def documents(kind: Kind[Any, Any], things: Iterable[Any]) -> list[msgspec.Raw]:
+        sorted_ = sorted(things, key=lambda thing: str(thing.id))
+        return [msgspec.Raw(msgspec.json.encode(kind.document(thing))) for thing in sorted_]
+
+    export = _Export(
+        EXPORT_FORMAT,
+        documents(APPS, contents.apps),
+        documents(FNS, contents.fns),
+        documents(TRIGGERS, contents.triggers),
+    )
+    return msgspec.json.format(msgspec.json.encode(export), indent=1) + b"\n"
+
+
+def decode_export(text: bytes) -> Contents:
+    """The contents of a file that `encode_export` made. Raises `ConfigError`."""
+    try:
+        export = msgspec.json.decode(text, type=_Export)
+    except _BAD as error:
+        raise ConfigError(f"not a file of hostler export: {error}") from error
+    if export.hostler_export != EXPORT_FORMAT:
+        raise ConfigError(
+            f"a file of another hostler: its format is {export.hostler_export}, "
+            f"and this one reads {EXPORT_FORMAT}"
+        )
+    return Contents(
+        _read_items(APPS, export.apps),
+        _read_items(FNS, export.fns),
+        _read_items(TRIGGERS, export.triggers),
+    )
+
+
+def _read_items(kind: Kind[Thing, Any], items: list[msgspec.Raw]) -> list[Thing]:
+    things = []
+    for number, item in enumerate(items, 1):
+        try:
+            things.append(kind.read_stored(item))
+        except (*_BAD, ValueError, InvalidJSON) as error:
+            raise ConfigError(f"{kind.name} {number} of the file can't be read: {error}") from error
+    return things

@@ -118,6 +118,42 @@ class TriggerPatch:
     annotations: Mapping[str, msgspec.Raw] = _NO_VALUES
 
 
+@attrs.frozen
+class Contents:
+    """All that a datastore holds."""
+
+    apps: Sequence[App] = ()
+    fns: Sequence[Fn] = ()
+    triggers: Sequence[Trigger] = ()
+
+    def __str__(self) -> str:
+        """How many there are of each kind."""
+        kinds = ("app", self.apps), ("function", self.fns), ("trigger", self.triggers)
+        counts = [f"{len(things)} {name}{'s' * (len(things) != 1)}" for name, things in kinds]
+        return f"{counts[0]}, {counts[1]} and {counts[2]}"
+
+    def titles(self) -> dict[str, str]:
+        """What to call each of them, by its id: ``trigger shop/pay/web``."""
+        paths = {app.id: app.name for app in self.apps}
+        titles = {app.id: f"app {app.name}" for app in self.apps}
+        for fn in self.fns:
+            paths[fn.id] = f"{paths.get(fn.app_id, fn.app_id)}/{fn.name}"
+            titles[fn.id] = f"function {paths[fn.id]}"
+        for trigger in self.triggers:
+            path = paths.get(trigger.fn_id, f"{trigger.app_id}/{trigger.fn_id}")
+            titles[trigger.id] = f"trigger {path}/{trigger.name}"
+        return titles
+
+
+@attrs.frozen
+class Changes:
+    """What an import changes, as titles of `Contents`."""
+
+    created: Sequence[str] = ()
+    updated: Sequence[str] = ()
+    unchanged: int = 0
+
+
 Thing = TypeVar("Thing", bound=App | Fn | Trigger)
 Patch = TypeVar("Patch", bound=AppPatch | FnPatch | TriggerPatch)
 Filter = TypeVar("Filter", bound=AppFilter | FnFilter | TriggerFilter)

@@ -20,6 +20,7 @@ from .blocks import PAGES, ROOT, Block, blocks_of, commands_of, matches
 from .session import Shell, open_shell
 
 NOT_RUN = {
+    "needs a node of Fn": 1,
     "it installs software": 3,
     "it needs a DNS server": 3,
     "it is a part of a program": 2,

@@ -124,6 +124,9 @@ async def test_cross_origin_requests_are_for_all_of_a_node(tmp_path: Path) -> No
     ("env", "arguments"),
     [
         ({}, []),
+        ({"FN_TOKEN": "secret", "FN_API_URL": "http://h", "FN_DB_URL": ""}, []),
+        ({"FN_DB_URL": "sqlite3://fn.db"}, ["serve", "--bind", ":8080"]),
+        ({"FN_DB_URL_FILE": "/run/secrets/url", "FN_PORT": "81"}, ["serve", "--bind", ":81"]),
         ({"FN_NODE_TYPE": "full"}, ["serve", "--bind", ":8080"]),
         ({"FN_NODE_TYPE": "", "FN_PORT": "81"}, ["serve", "--bind", ":81"]),
         ({"FN_NODE_TYPE": "full", "FN_HTTP_BIND": "h:1"}, ["serve"]),

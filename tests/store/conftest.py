@@ -62,7 +62,7 @@ def url(server: Server | None, tmp_path: Path) -> str:
     schema = "public" if server.name == "postgresql" else "shared"
     query = f"SELECT 1 FROM information_schema.tables WHERE table_schema = '{schema}'"
     if server.execute(query, "shared"):
-        server.execute("DELETE FROM apps", "shared")
+        server.execute("DELETE FROM hostler_apps", "shared")
     return server.url("shared")
 
 

@@ -56,11 +56,11 @@ def locked(kind: str, server: Server | None, tmp_path: Path) -> Iterator[None]:
         connection = psycopg.connect(
             host=str(server.folder), port=server.port, user="postgres", dbname="shared"
         )
-        connection.execute("UPDATE apps SET shape = 'x'")
+        connection.execute("UPDATE hostler_apps SET shape = 'x'")
     else:
         path = f"{server.folder}/socket"
         connection = pymysql.connect(unix_socket=path, user="root", database="shared")
-        connection.cursor().execute("UPDATE apps SET shape = 'x'")
+        connection.cursor().execute("UPDATE hostler_apps SET shape = 'x'")
     try:
         yield
     finally:

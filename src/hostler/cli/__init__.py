@@ -1,7 +1,7 @@
 """The ``hostler`` command, from options and variables: it runs nodes (`hostler.nodes`), or asks
 them.
 
-* ``api``: `hostler api`
+* ``api``: `hostler api`, and its database: `hostler migrate`, `export` and `import`
 * ``client``: client commands
 * ``command``: command groups, loaded lazily; Fn's node types
 * ``errors``: errors as one line and an exit code

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from ..config import NodeConfig, look_up
+from ..config import NodeConfig, look_up, setting_variables
 from ..errors import ConfigError
 from .errors import tell
 from .process import leave_process_1, open_missing_streams
@@ -66,6 +66,9 @@ _PLACES = {
     "lb": ".lb:lb",
     "api": ".api:api",
     "runner": ".runner:runner",
+    "migrate": ".api:migrate",
+    "export": ".api:export",
+    "import": ".api:import_",
     "version": ".command:version",
     "invoke": ".client.invoke:invoke",
     "run": ".client.run:run",
@@ -124,7 +127,8 @@ def app() -> None:
 def main() -> None:
     """The entry point of the ``hostler`` command.
 
-    Without arguments it is what ``FN_NODE_TYPE`` says, as Fn's server, or shows its help.
+    Without arguments it is the node that Fn's settings in the environment ask for, as Fn's server.
+    Without any of them it shows its help.
     """
     open_missing_streams()
     leave_process_1()
@@ -142,13 +146,13 @@ _COMMANDS = {"full": "serve", "api": "api", "lb": "lb", "pure-runner": "runner",
 
 
 def command_of(env: Mapping[str, str]) -> list[str]:
-    """The arguments for ``FN_NODE_TYPE`` (or ``FN_NODE_TYPE_FILE``); none if it is not set.
+    """The arguments for ``FN_NODE_TYPE`` (or ``FN_NODE_TYPE_FILE``). Without it they are those for
+    a full node if the environment has another setting of a node, and none if it has not.
 
     As Fn's, a full node listens on all interfaces, and a pure runner serves HTTP on ``FN_PORT``
-    too. Raises `ConfigError`, also for
-    settings that the rest of the node type lacks.
+    too. Raises `ConfigError`, also for settings that the rest of the node type lacks.
     """
-    if look_up(env, "FN_NODE_TYPE") is None:
+    if look_up(env, "FN_NODE_TYPE") is None and not _has_settings(env):
         return []
     config = NodeConfig.from_env(env)
     arguments = [_COMMANDS[config.node_type]]
@@ -158,6 +162,15 @@ def command_of(env: Mapping[str, str]) -> list[str]:
         elif arguments == ["serve"]:
             arguments += ["--bind", f":{config.port}"]
     return arguments
+
+
+_CLIENT_VARIABLES = {"FN_TOKEN", "FN_INVOKE_TOKEN"}
+"""Settings that clients read, too: they alone don't ask for a node."""
+
+
+def _has_settings(env: Mapping[str, str]) -> bool:
+    names = setting_variables() - _CLIENT_VARIABLES
+    return any(env.get(name) or env.get(f"{name}_FILE") for name in names)
 
 
 @click.command()

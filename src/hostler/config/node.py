@@ -42,7 +42,8 @@ class NodeConfig(EnvConfig):
     """A node as a whole. Times are seconds, ``math.inf`` = no limit (0 in the variable)."""
 
     node_type: NodeType = setting(_NODE_TYPE, "full")  # noqa: RUF009  (makes a field)
-    """Kind of node that ``hostler`` without a command starts. ``runner`` is another word for
+    """Kind of node that ``hostler`` without a command starts; without this setting it starts one
+    only if another setting of a node is set. ``runner`` is another word for
     ``pure-runner``. Any other word is an error; Fn takes it for ``full``. Commands such as
     ``hostler lb`` ignore the variable."""
 

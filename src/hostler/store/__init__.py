@@ -2,6 +2,7 @@
 threads. The only place for SQLAlchemy and Alembic.
 
 * ``engine``: database URLs and connections of SQLite, PostgreSQL and MySQL
+* ``fn_tables``: the tables of a database that Fn made, and taking them over
 * ``migrate``: upgrading a database to this version's tables
 * ``migrations``: Alembic's migrations
 * ``schema``: tables, and values as rows
@@ -12,6 +13,15 @@ threads. The only place for SQLAlchemy and Alembic.
 
 from __future__ import annotations
 
-from .store import SqlDatastore, migrate_database, open_datastore
+from .fn_tables import Side
+from .migrate import Migration
+from .store import SqlDatastore, database_name, migrate_database, open_datastore
 
-__all__ = ["SqlDatastore", "migrate_database", "open_datastore"]
+__all__ = [
+    "Migration",
+    "Side",
+    "SqlDatastore",
+    "database_name",
+    "migrate_database",
+    "open_datastore",
+]

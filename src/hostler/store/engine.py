@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import attrs
 from sqlalchemy import (
@@ -174,13 +174,19 @@ SQLITE_WAIT = 0.1
 """Seconds that SQLite waits for a lock by itself; nothing can interrupt it then."""
 
 
-def make_engine(database: Database, config: StoreConfig) -> Engine:
+def make_engine(database: Database, config: StoreConfig, *, read_only: bool = False) -> Engine:
     """Connects to nothing yet. Makes the folder of an SQLite file.
 
-    Raises `ConfigError` for a missing driver, and `OSError` for a folder that can't be made.
+    ``read_only`` leaves an SQLite file as it is, which must be there; of a server it changes
+    nothing. Raises `ConfigError` for a missing driver, and `OSError` for a folder that can't be
+    made.
     """
+    url = database.url
     if database.path is not None:
-        database.path.parent.mkdir(parents=True, exist_ok=True)
+        if read_only:
+            url = _read_only_url(database.path)
+        else:
+            database.path.parent.mkdir(parents=True, exist_ok=True)
     options = _OPTIONS[database.kind](database, config)
     if database.in_memory:
         options["poolclass"] = StaticPool
@@ -193,14 +199,42 @@ def make_engine(database: Database, config: StoreConfig) -> Engine:
             pool_timeout=config.db_timeout,
         )
     try:
-        engine = create_engine(database.url, hide_parameters=True, **options)
+        engine = create_engine(url, hide_parameters=True, **options)
     except ImportError as error:
         raise ConfigError(
             f"FN_DB_URL: the driver of {database.kind} databases is missing ({error.name}): "
             f"install hostler[{database.kind}]"
         ) from error
     _LISTENERS[database.kind](engine, database, config)
+    if database.kind == "sqlite" and not read_only:
+        event.listen(engine, "connect", _use_wal)
     return engine
+
+
+_WAL_FORMAT = b"\2"
+"""At byte 18 of an SQLite file: https://www.sqlite.org/fileformat.html"""
+
+
+def _read_only_url(path: Path) -> URL:
+    """For a connection that writes nothing to an SQLite file, nor beside it."""
+    query = {"mode": "ro", "uri": "true"}
+    if _beside(path, "-journal").exists():
+        # Its program was killed. Without writing back what is in the journal nothing can be read.
+        query["mode"] = "rw"
+    elif not _beside(path, "-wal").exists():
+        with contextlib.suppress(OSError), open(path, "rb") as file:  # SQLite tells of it better
+            if file.read(19)[18:] == _WAL_FORMAT:  # nobody has it open, and nobody shall see us
+                query["immutable"] = "1"
+    return URL.create(_DRIVERS["sqlite"], database=f"file:{quote(str(path))}", query=query)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _use_wal(connection: Any, record: object) -> None:
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
+        connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _sqlite_options(database: Database, config: StoreConfig) -> dict[str, Any]:
@@ -239,8 +273,6 @@ def _listen_sqlite(engine: Engine, database: Database, config: StoreConfig) -> N
     def connected(connection: Any, record: object) -> None:
         connection.isolation_level = None  # transactions begin where `begin` says, not sqlite3
         connection.execute("PRAGMA foreign_keys=ON")
-        if connection.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
-            connection.execute("PRAGMA journal_mode=WAL")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

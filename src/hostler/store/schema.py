@@ -36,6 +36,9 @@ ID_BYTES = 64
 
 NAME_BYTES = 255
 
+SHORT_BYTES = 32
+"""Of words of which there are few: types, shapes."""
+
 SOURCE_BYTES = 1024
 """With the other columns of its index still under MySQL's limit of 3072 bytes."""
 
@@ -70,14 +73,35 @@ class Key(TypeDecorator[str]):
         return value.decode() if isinstance(value, bytes) else value
 
 
+PREFIX = "hostler_"
+"""Of the names of tables: ``apps``, ``fns`` and ``triggers`` are those of Fn."""
+
+
+def _short(constraint: Any, table: Table) -> str:
+    return table.name.removeprefix(PREFIX)
+
+
+def _referred(constraint: Any, table: Table) -> str:
+    return str(constraint.referred_table.name).removeprefix(PREFIX)
+
+
 metadata = MetaData(
     naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(referred_table_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "short": _short,
+        "referred": _referred,
+        "pk": "pk_%(short)s",
+        "fk": "fk_%(short)s_%(referred)s",
+        "uq": "uq_%(short)s_%(column_0_N_name)s",
+        "ix": "ix_%(short)s_%(column_0_N_name)s",
     }
 )
+
+_OPTIONS: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_default_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mysql_row_format": "DYNAMIC",
+}
 
 _BIG_TEXT = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")
 
@@ -85,7 +109,7 @@ _BIG_TEXT = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")
 def _table(name: str, columns: list[Column[Any]], *constraints: UniqueConstraint | Index) -> Table:
     """A table with the columns that all three have. Dates are milliseconds since 1970 in UTC."""
     return Table(
-        name,
+        PREFIX + name,
         metadata,
         Column("id", Key(ID_BYTES), primary_key=True),
         Column("name", Key(NAME_BYTES), nullable=False),
@@ -94,15 +118,12 @@ def _table(name: str, columns: list[Column[Any]], *constraints: UniqueConstraint
         Column("created_at", BigInteger, nullable=False),
         Column("updated_at", BigInteger, nullable=False),
         *constraints,
-        mysql_engine="InnoDB",
-        mysql_default_charset="utf8mb4",
-        mysql_collate="utf8mb4_bin",
-        mysql_row_format="DYNAMIC",
+        **_OPTIONS,
     )
 
 
 def _parent(name: str, of: str) -> Column[Any]:
-    return Column(name, Key(ID_BYTES), ForeignKey(of, ondelete="CASCADE"), nullable=False)
+    return Column(name, Key(ID_BYTES), ForeignKey(PREFIX + of, ondelete="CASCADE"), nullable=False)
 
 
 apps = _table(
@@ -110,7 +131,7 @@ apps = _table(
     [
         Column("config", _BIG_TEXT, nullable=False),
         Column("syslog_url", Text, nullable=False),
-        Column("shape", String(32), nullable=False),
+        Column("shape", String(SHORT_BYTES), nullable=False),
     ],
     UniqueConstraint("name"),
 )
@@ -124,7 +145,7 @@ fns = _table(
         Column("timeout", Integer, nullable=False),
         Column("idle_timeout", Integer, nullable=False),
         Column("config", _BIG_TEXT, nullable=False),
-        Column("shape", String(32), nullable=False),
+        Column("shape", String(SHORT_BYTES), nullable=False),
     ],
     UniqueConstraint("app_id", "name"),
 )
@@ -134,13 +155,21 @@ triggers = _table(
     [
         _parent("app_id", "apps.id"),
         _parent("fn_id", "fns.id"),
-        Column("type", Key(32), nullable=False),
+        Column("type", Key(SHORT_BYTES), nullable=False),
         Column("source", Key(SOURCE_BYTES), nullable=False),
     ],
     UniqueConstraint("fn_id", "name"),
     UniqueConstraint("app_id", "type", "source"),
     Index(None, "app_id", "name"),
 )
+
+taken_over = Table(
+    PREFIX + "taken_over",
+    metadata,
+    Column("fn_digest", String(64), primary_key=True),
+    **_OPTIONS,
+)
+"""What Fn's tables were when they were taken over. One row; none if there never were any."""
 
 _texts = msgspec.json.Decoder(dict[str, str])
 _row_values = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -162,13 +191,20 @@ def _annotations(text: str) -> dict[str, msgspec.Raw]:
     return {key: raw.copy() for key, raw in _row_values.decode(text).items()}
 
 
+_UNSET = (dt.datetime.min.replace(tzinfo=dt.UTC) - EPOCH) // dt.timedelta(milliseconds=1)
+"""As Fn, which knows no dates of its oldest apps."""
+
+
 def _millis(date: dt.datetime | None) -> int:
-    assert date is not None
-    return (date - EPOCH) // dt.timedelta(milliseconds=1)
+    return _UNSET if date is None else (date - EPOCH) // dt.timedelta(milliseconds=1)
 
 
 def _date(millis: int) -> dt.datetime:
     return EPOCH + dt.timedelta(milliseconds=millis)
+
+
+def _date_or_none(millis: int) -> dt.datetime | None:
+    return None if millis == _UNSET else _date(millis)
 
 
 ENCODERS: dict[str, Callable[[Any], Any]] = {
@@ -182,6 +218,6 @@ ENCODERS: dict[str, Callable[[Any], Any]] = {
 DECODERS: dict[str, Callable[[Any], Any]] = {
     "config": _texts.decode,
     "annotations": _annotations,
-    "created_at": _date,
-    "updated_at": _date,
+    "created_at": _date_or_none,
+    "updated_at": _date_or_none,
 }

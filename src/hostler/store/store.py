@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Generic
 
 import structlog
 import trio
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from .._arguments import check
 from ..config import StoreConfig
-from ..datastore import DatastoreError, Filter, Page, Patch, Thing
+from ..datastore import Changes, Contents, DatastoreError, Filter, Page, Patch, Thing
 from ..models import App, Fn, Trigger
 from ..rules import Limits
 from ..rules.errors import DatastoreUnavailable
 from .engine import Database, make_engine, parse_database_url
-from .migrate import TIME_LIMIT, check_current, for_migration, upgrade
+from .fn_tables import Side
+from .migrate import (
+    TIME_LIMIT,
+    Migration,
+    check_current,
+    for_migration,
+    plan,
+    upgrade,
+)
 from .schema import triggers
 from .things import (
     AppTable,
@@ -27,8 +36,10 @@ from .things import (
     TriggerTable,
     find_app_id,
     load_app_and_fn,
+    load_contents,
+    put_contents,
 )
-from .transactions import Transactions, reason, remedy
+from .transactions import Result, Transactions, Work, reason, remedy
 
 
 class SqlCollection(Generic[Thing, Patch, Filter]):
@@ -108,6 +119,20 @@ class SqlDatastore:
         place = columns.app_id == app_id, columns.type == type, columns.source == source
         return await self._transactions.read(lambda db: self._triggers.load_where(db, *place))
 
+    async def contents(self) -> Contents:
+        """All that is there, for a backup."""
+        return await self._transactions.read(load_contents)
+
+    async def put(self, contents: Contents, *, dry_run: bool = False) -> Changes:
+        """Bring apps, functions and triggers to the state that they have in ``contents``, with
+        their ids and dates, and leave all others as they are. A second time it changes nothing,
+        as with ``dry_run``.
+
+        Raises `DatastoreError` with all that can't be, and then changes nothing.
+        """
+        run = self._transactions.read if dry_run else self._transactions.write
+        return await run(lambda db: put_contents(db, contents, dry_run=dry_run))
+
 
 RETRY_PAUSE = 1.0
 """Seconds between attempts to reach the database at the start (Fn's)."""
@@ -122,10 +147,11 @@ async def open_datastore(
     """The datastore in the database of ``config`` (default: of the environment).
 
     Makes an SQLite file that is not there, with its folder. Waits for a database that is not yet
-    up: ``ds_db_ping_max_retries`` attempts, one second apart. Then brings the tables up to date;
-    with ``migrate=False`` it only checks that they are. Opening can be cancelled: what it did until
-    then stays valid. Leaving the block waits for running operations, within their time limit, and
-    closes all connections; operations from then on raise `DatastoreUnavailable`.
+    up: ``ds_db_ping_max_retries`` attempts, one second apart. Then brings the tables up to date,
+    and takes those of Fn over; with ``migrate=False`` it only checks that this was done. Opening
+    can be cancelled: what it did until then stays valid. Leaving the block waits for running
+    operations, within their time limit, and closes all connections; operations from then on raise
+    `DatastoreUnavailable`.
 
     Raises `ConfigError` for a bad URL and a missing driver, `OSError` for a folder that can't be
     made, and `DatastoreError` for a database that can't be reached or used.
@@ -133,30 +159,53 @@ async def open_datastore(
     check("open_datastore", optional=True, config=(config, StoreConfig))
     config = StoreConfig.from_env() if config is None else config
     database = parse_database_url(config.db_url)
+    with _explained(database):
+        await _look_first(database, config, plan if migrate else check_current)
     async with _opened(database, config, config.db_timeout) as transactions:
         with _explained(database):
-            await _reach(transactions, config.ds_db_ping_max_retries)
-            await _prepare(transactions, database, config, migrate=migrate)
+            await _reach(transactions, config.ds_db_ping_max_retries, _ask)
+            if migrate:
+                _log_takeover(await _migrate(transactions, database, config))
+            else:
+                await transactions.read(check_current)
         _log.info("database opened", database=str(database))
         yield SqlDatastore(transactions, config.limits)
 
 
-async def migrate_database(config: StoreConfig | None = None) -> None:
-    """Bring the tables up to date, for programs that deploy; nodes do so when they start.
+async def migrate_database(
+    config: StoreConfig | None = None, *, use: Side = "", dry_run: bool = False
+) -> Migration:
+    """Bring the tables up to date, and take those of Fn over, for programs that deploy; nodes do so
+    when they start.
 
-    Raises as `open_datastore`.
+    If Fn's tables were changed after they had been taken over, ``use`` says whose contents stay:
+    those of ``fn`` or those of ``hostler``. ``dry_run`` changes nothing,
+    and only returns what would be done. Raises as `open_datastore`.
     """
-    async with open_datastore(config):
-        pass
+    config = StoreConfig.from_env() if config is None else config
+    database = parse_database_url(config.db_url)
+    with _explained(database):
+        if dry_run:
+            return await _plan(database, config, use)
+        await _look_first(database, config, lambda db: plan(db, use))
+        async with _opened(database, config, config.db_timeout) as transactions:
+            await _reach(transactions, config.ds_db_ping_max_retries, _ask)
+            return await _migrate(transactions, database, config, use)
+
+
+def database_name(config: StoreConfig | None = None) -> str:
+    """The database of ``config``, without its password. Raises `ConfigError` for a bad URL."""
+    return str(parse_database_url((config or StoreConfig.from_env()).db_url))
 
 
 @asynccontextmanager
 async def _opened(
-    database: Database, config: StoreConfig, time_limit: float
+    database: Database, config: StoreConfig, time_limit: float, *, read_only: bool = False
 ) -> AsyncIterator[Transactions]:
     # In memory there is one connection, which is the database.
     concurrent = 1 if database.in_memory else config.db_pool_size
-    engine = await trio.to_thread.run_sync(make_engine, database, config)
+    make = partial(make_engine, read_only=read_only)
+    engine = await trio.to_thread.run_sync(make, database, config)
     transactions = Transactions(
         engine, concurrent=concurrent, time_limit=time_limit, name=str(database)
     )
@@ -179,25 +228,62 @@ def _explained(database: Database) -> Iterator[None]:
         raise DatastoreError(f"{database} can't be used: {reason(error)}") from error
 
 
-async def _reach(transactions: Transactions, attempts: int) -> None:
-    for left in range(max(attempts, 1) - 1, -1, -1):
+def _ask(connection: Connection) -> None:
+    connection.scalar(select(1))
+
+
+async def _reach(transactions: Transactions, attempts: int, work: Work[Result]) -> Result:
+    """What ``work`` reads, when the database is there."""
+    for _ in range(attempts - 1):
         try:
-            await transactions.read(lambda db: db.scalar(select(1)))
+            return await transactions.read(work)
         except DatastoreUnavailable:
-            if not left:
-                raise
             await trio.sleep(RETRY_PAUSE)
-        else:
-            return
+    return await transactions.read(work)
 
 
-async def _prepare(
-    transactions: Transactions, database: Database, config: StoreConfig, *, migrate: bool
-) -> None:
-    if not migrate:
-        await transactions.read(check_current)
-    elif database.in_memory:
-        await transactions.write(upgrade)
-    else:
-        async with _opened(database, for_migration(config), TIME_LIMIT) as patient:
-            await patient.write(upgrade)
+async def _look_first(database: Database, config: StoreConfig, check: Work[object]) -> None:
+    """Check an SQLite file before it is opened to write, which already changes it. A server's
+    database is checked in the transaction that would change it."""
+    if database.path is None:
+        return
+    if database.path.is_file() and database.path.stat().st_size:
+        await _look(database, config, check)
+    elif check is check_current:
+        raise DatastoreError(f"{database} does not exist: run `hostler migrate` first")
+
+
+async def _look(database: Database, config: StoreConfig, work: Work[Result]) -> Result:
+    async with _opened(database, config, config.db_timeout, read_only=True) as transactions:
+        return await _reach(transactions, config.ds_db_ping_max_retries, work)
+
+
+async def _plan(database: Database, config: StoreConfig, use: Side = "") -> Migration:
+    if database.path is not None and not database.path.is_file():
+        memory = parse_database_url("sqlite3://:memory:")
+        return await _look(memory, config, lambda db: plan(db, use))
+    return await _look(database, config, lambda db: plan(db, use))
+
+
+async def _migrate(
+    transactions: Transactions, database: Database, config: StoreConfig, use: Side = ""
+) -> Migration:
+    def work(connection: Connection) -> Migration:
+        return upgrade(connection, use)
+
+    if database.in_memory:
+        return await transactions.write(work)
+    async with _opened(database, for_migration(config), TIME_LIMIT) as patient:
+        return await patient.write(work)
+
+
+def _log_takeover(migration: Migration) -> None:
+    if migration.fn is None or migration.action != "take over":
+        return
+    _log.info(
+        "took over the database of Fn; its own tables stay as they are",
+        fn_version=migration.fn.version,
+        contents=str(migration.fn.contents),
+    )
+    for title in migration.fn.left_out:
+        _log.warning("this was not taken over from Fn", what=title)

@@ -1,8 +1,10 @@
-"""Apps, functions and triggers as rows: insert, change, find, page."""
+"""Apps, functions and triggers as rows: insert, change, find, page; and all of them at once."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any, Generic
 
 import attrs
@@ -22,6 +24,9 @@ from sqlalchemy import (
 from ..datastore import (
     AppFilter,
     AppPatch,
+    Changes,
+    Contents,
+    DatastoreError,
     Filter,
     FnFilter,
     FnPatch,
@@ -35,6 +40,7 @@ from ..errors import APIError
 from ..ids import new_id
 from ..models import App, Fn, Trigger
 from ..rules import (
+    MAX_TEXT_BYTES,
     Limits,
     PageCursor,
     check_new_app,
@@ -47,7 +53,18 @@ from ..rules import (
     merge_fn,
     merge_trigger,
 )
-from .schema import DECODERS, ENCODERS, apps, fns, now, triggers
+from .schema import (
+    DECODERS,
+    ENCODERS,
+    ID_BYTES,
+    NAME_BYTES,
+    SHORT_BYTES,
+    SOURCE_BYTES,
+    apps,
+    fns,
+    now,
+    triggers,
+)
 
 
 class ThingTable(ABC, Generic[Thing, Patch, Filter]):
@@ -298,3 +315,184 @@ def load_app_and_fn(connection: Connection, fn_id: str) -> tuple[App, Fn]:
     if row is None:
         raise errors.FnNotFound
     return AppTable.of(row), FnTable.of(row)
+
+
+_KINDS: tuple[tuple[type[ThingTable[Any, Any, Any]], Table], ...] = (
+    (AppTable, apps),
+    (FnTable, fns),
+    (TriggerTable, triggers),
+)
+"""In the order in which they can be made."""
+
+
+def load_contents(connection: Connection) -> Contents:
+    """Everything, as it was when this began, but for what was changed or removed meanwhile.
+
+    What was loaded first needs what is loaded later, and was made after it.
+    """
+    found = [_load(connection, *kind) for kind in reversed(_KINDS)]
+    return without_orphans(Contents(found[2], found[1], found[0]))[0]
+
+
+def _load(connection: Connection, kind: type[ThingTable[Any, Any, Any]], table: Table) -> list[Any]:
+    return [kind.of(row) for row in connection.execute(select(table)).mappings()]
+
+
+def without_orphans(contents: Contents) -> tuple[Contents, list[str]]:
+    """The contents without what belongs to nothing, and the titles of what that is."""
+    app_ids = {app.id for app in contents.apps}
+    kept_fns = [fn for fn in contents.fns if fn.app_id in app_ids]
+    fn_ids = {fn.id for fn in kept_fns}
+    kept_triggers = [
+        trigger
+        for trigger in contents.triggers
+        if trigger.app_id in app_ids and trigger.fn_id in fn_ids
+    ]
+    kept = Contents(contents.apps, kept_fns, kept_triggers)
+    titles, kept_titles = contents.titles(), kept.titles()
+    return kept, [f"{titles[id]} ({id})" for id in titles if id not in kept_titles]
+
+
+def replace_contents(connection: Connection, new: Contents) -> None:
+    """Instead of all that is there. Foreign keys cascade."""
+    connection.execute(delete(apps))
+    for things, (_, table) in zip(_all(new), _KINDS, strict=True):
+        _insert_all(connection, table, things)
+
+
+def put_contents(connection: Connection, new: Contents, *, dry_run: bool = False) -> Changes:
+    """Bring what ``new`` has to the state that it has there, by ids, and leave all else.
+
+    Raises `DatastoreError` with all that can't be together.
+    """
+    old = load_contents(connection)
+    merged, changes = merge_contents(old, new)
+    check_contents(merged)
+    if dry_run:
+        return changes
+    for before, things, (_, table) in zip(_all(old), _all(new), _KINDS, strict=True):
+        found = {thing.id: thing for thing in before}
+        changed = [t for t in things if t.id in found and found[t.id] != t]
+        if table is triggers:  # which may have swapped names or sources
+            for trigger in changed:
+                connection.execute(delete(table).where(table.c.id == trigger.id))
+            _insert_all(connection, table, changed)
+        else:
+            for thing in changed:
+                connection.execute(
+                    update(table).where(table.c.id == thing.id).values(_row_of(thing))
+                )
+        _insert_all(connection, table, [thing for thing in things if thing.id not in found])
+    return changes
+
+
+def merge_contents(old: Contents, new: Contents) -> tuple[Contents, Changes]:
+    """``old`` with all that ``new`` has, and what that changes of it."""
+    titles = new.titles()
+    created, updated, unchanged = [], [], 0
+    for before, things in zip(_all(old), _all(new), strict=True):
+        found = {thing.id: thing for thing in before}
+        for thing in things:
+            if thing.id not in found:
+                created.append(titles[thing.id])
+            elif found[thing.id] != thing:
+                updated.append(titles[thing.id])
+            else:
+                unchanged += 1
+    merged = [_merged(*pair) for pair in zip(_all(old), _all(new), strict=True)]
+    return Contents(*merged), Changes(created, updated, unchanged)
+
+
+def _merged(old: Iterable[Any], new: Iterable[Any]) -> list[Any]:
+    """What the new ones have twice stays twice: `check_contents` tells of it."""
+    new = list(new)
+    ids = {thing.id for thing in new}
+    return [*(thing for thing in old if thing.id not in ids), *new]
+
+
+def _all(contents: Contents) -> tuple[Iterable[Any], Iterable[Any], Iterable[Any]]:
+    return contents.apps, contents.fns, contents.triggers
+
+
+def _insert_all(connection: Connection, table: Table, things: Iterable[Any]) -> None:
+    if rows := [_row_of(thing) for thing in things]:
+        connection.execute(insert(table), rows)
+
+
+def check_contents(contents: Contents) -> None:
+    """Raises `DatastoreError` with all that the tables can't hold."""
+    if problems := problems_of(contents):
+        raise DatastoreError(listed(problems))
+
+
+def listed(problems: Sequence[str]) -> str:
+    """The first ones, and how many more there are."""
+    more = len(problems) - MAX_PROBLEMS
+    return "; ".join([*problems[:MAX_PROBLEMS], *([f"and {more} more"] if more > 0 else [])])
+
+
+MAX_PROBLEMS = 20
+"""Problems that one error tells of."""
+
+_MOST_BYTES = {
+    "id": ID_BYTES,
+    "app_id": ID_BYTES,
+    "fn_id": ID_BYTES,
+    "name": NAME_BYTES,
+    "type": SHORT_BYTES,
+    "source": SOURCE_BYTES,
+    "image": MAX_TEXT_BYTES,
+    "syslog_url": MAX_TEXT_BYTES,
+    "shape": SHORT_BYTES,
+}
+
+_MAY_BE_EMPTY = ("syslog_url", "shape")
+_NUMBERS = ("memory", "timeout", "idle_timeout")
+_MAX_NUMBER = 2**31 - 1
+
+
+def problems_of(contents: Contents) -> list[str]:
+    """All that the tables can't hold, in words."""
+    titles = contents.titles()
+    problems = [
+        f"{titles[thing.id]} ({thing.id}): its {field} {problem}"
+        for things in _all(contents)
+        for thing in things
+        for field in attrs.fields_dict(type(thing))
+        if (problem := _bad_field(field, getattr(thing, field)))
+    ]
+    orphans = without_orphans(contents)[1]
+    problems += [f"{title}: what it belongs to is missing" for title in orphans]
+
+    def check_unique(things: Iterable[Any], *fields: str) -> None:
+        groups = defaultdict(list)
+        for thing in things:
+            key = tuple(getattr(thing, field) for field in fields)
+            groups[key].append(f"{titles[thing.id]} ({thing.id})")
+        for group in groups.values():
+            if len(group) > 1:
+                problems.append(f"{' and '.join(group)} have the same {fields[-1]}")
+
+    for things in _all(contents):
+        check_unique(things, "id")
+    check_unique(contents.apps, "name")
+    check_unique(contents.fns, "app_id", "name")
+    check_unique(contents.triggers, "fn_id", "name")
+    check_unique(contents.triggers, "app_id", "type", "source")
+    return problems
+
+
+def _bad_field(field: str, value: Any) -> str:
+    if field in _NUMBERS:
+        return "" if 0 <= value <= _MAX_NUMBER else "is out of range"
+    if field not in _MOST_BYTES:
+        return ""
+    if not value and field not in _MAY_BE_EMPTY:
+        return "is empty"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    if "\0" in value:
+        return "has a NUL character"
+    return "" if size <= _MOST_BYTES[field] else f"has more than {_MOST_BYTES[field]} bytes"

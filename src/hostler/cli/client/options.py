@@ -172,6 +172,15 @@ api_option = click.option(
     help="URL of the node that knows the names. [default: first --server]",
 )
 
+from_option = click.option(
+    "--from",
+    "source",
+    metavar="URL",
+    default="",
+    callback=_url_or_none,
+    help="URL of a node, of hostler or Fn, whose API to read instead.",
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 config_option = click.option(

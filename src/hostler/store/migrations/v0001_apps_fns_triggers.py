@@ -60,12 +60,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("fn_id", "name", name="uq_triggers_fn_id_name"),
         sa.UniqueConstraint("app_id", "type", "source", name="uq_triggers_app_id_type_source"),
     )
-    op.create_index("ix_triggers_app_id_name", "triggers", ["app_id", "name"], if_not_exists=True)
+    op.create_index(
+        "ix_triggers_app_id_name", "hostler_triggers", ["app_id", "name"], if_not_exists=True
+    )
 
 
 def _create(name: str, *parts: Any) -> None:
     key = sa.PrimaryKeyConstraint("id", name=f"pk_{name}")
-    op.create_table(name, *parts, key, if_not_exists=True, **_MYSQL)
+    op.create_table(f"hostler_{name}", *parts, key, if_not_exists=True, **_MYSQL)
 
 
 def _key(name: str, size: int) -> sa.Column[str]:
@@ -91,5 +93,5 @@ def _values() -> list[sa.Column[Any]]:
 
 def _parent(table: str, column: str, parent: str) -> sa.ForeignKeyConstraint:
     return sa.ForeignKeyConstraint(
-        [column], [f"{parent}.id"], name=f"fk_{table}_{parent}", ondelete="CASCADE"
+        [column], [f"hostler_{parent}.id"], name=f"fk_{table}_{parent}", ondelete="CASCADE"
     )
