@@ -189,3 +189,24 @@ async def test_a_migration_that_stopped_half_way_is_run_again(new_url: str) -> N
     async with open_datastore(config) as store:
         fn = await store.fns.create(a_fn(await store.apps.create(an_app())))
         await store.triggers.create(a_trigger(fn))
+
+
+async def test_the_tables_of_the_first_revision_get_their_new_names(new_url: str) -> None:
+    config = StoreConfig(db_url=new_url)
+    async with open_datastore(config) as store:
+        fn = await store.fns.create(a_fn(await store.apps.create(an_app())))
+        trigger = await store.triggers.create(a_trigger(fn))
+    with _engine(new_url) as engine:
+        structure = _structure(engine)
+    _execute(
+        new_url,
+        "DROP TABLE hostler_taken_over",
+        *(f"ALTER TABLE hostler_{name} RENAME TO {name}" for name in ("apps", "fns", "triggers")),
+        f"UPDATE {migrate.VERSION_TABLE} SET version_num = '0001'",
+    )
+    async with open_datastore(config) as store:
+        assert await store.triggers.get(trigger.id) == trigger
+        await store.apps.delete(fn.app_id)
+        assert not (await store.contents()).triggers
+    with _engine(new_url) as engine:
+        assert _structure(engine) == structure
