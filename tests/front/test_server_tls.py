@@ -200,8 +200,8 @@ async def test_a_drain_lets_a_request_end_and_closes_what_is_idle(
 
     async def handler(call: PendingCall) -> None:
         if (
-            call.model.id == ends.front.agent.calls[-1].model.id
-            and len(ends.front.agent.calls) == 3
+            call.model.id == ends.front.agent.submitted[-1].model.id
+            and len(ends.front.agent.submitted) == 3
         ):
             await go_on.wait()
         await echo(call)
@@ -217,7 +217,7 @@ async def test_a_drain_lets_a_request_end_and_closes_what_is_idle(
                 assert (answer.status, answer.body) == (200, b"last")
 
             nursery.start_soon(last)
-            await until(lambda: len(ends.front.agent.calls) == 3)
+            await until(lambda: len(ends.front.agent.submitted) == 3)
             ends.front.shutdown.set()
             assert await idle.closed_by_server()
             go_on.set()
