@@ -20,6 +20,7 @@ import trio
 import trio.testing
 
 from .support.folders import short_folder
+from .support.plain import PLAIN, go_plain
 
 # A background job of a script ignores it, and so would the nodes and clients that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -78,6 +79,21 @@ def logs() -> Iterator[Logs]:
     finally:
         structlog.reset_defaults()
     assert not captured.errors(), f"unexpected error logs: {captured.errors()}"
+
+
+@pytest.fixture(autouse=PLAIN)
+def plain() -> Iterator[None]:
+    """The test runs without fast ways. All do where ``HOSTLER_TEST_PLAIN`` is set."""
+    with pytest.MonkeyPatch.context() as patch:
+        go_plain(patch.setattr)
+        yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if PLAIN:
+        fast = [item for item in items if item.get_closest_marker("fast")]
+        config.hook.pytest_deselected(items=fast)
+        items[:] = [item for item in items if item not in set(fast)]
 
 
 @pytest.hookimpl(trylast=True)  # after that of the terminal

@@ -35,7 +35,9 @@ from .protocol import (
 )
 
 enabled = True
-"""Tests clear it to run everything the plain way. Read when an object is handed over."""
+"""Tests clear it (``scripts/test plain``) to run everything the plain way: without these classes,
+without shared streams (`hostler.wire.mux`), and with asyncio's transport
+(`hostler.wire.transport`)."""
 
 Way = TypeVar("Way")
 

@@ -156,6 +156,7 @@ def exchange(channel: Channel, limit: ExecutionScope, writer: Recorder) -> Funct
     return FunctionExchange(channel, call, limit, 0)
 
 
+@pytest.mark.fast
 async def test_a_writer_that_takes_a_whole_response_now_is_not_waited_for(tmp_path: Path) -> None:
     async with open_function(tmp_path) as function:
         function.answers += [response(b"text")]

@@ -17,6 +17,8 @@ import trio
 
 from hostler.cli.process import IMPATIENT_AFTER
 
+from ..support.plain import COMMAND
+
 SCRIPT = Path(sys.executable).parent / "hostler"
 START_SECONDS = 60
 END_SECONDS = 60
@@ -48,7 +50,7 @@ async def run(
     """Run to the end: ``returncode``, ``stdout`` and ``stderr`` as text."""
     with trio.fail_after(seconds):
         done = await trio.run_process(
-            [str(SCRIPT), *args],
+            [*COMMAND, *args],
             capture_stdout=True,
             capture_stderr=True,
             check=False,
@@ -106,7 +108,7 @@ async def open_node(
     log, log_ended = bytearray(), trio.Event()
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(
-            [str(SCRIPT), *args, "--log-format", "json", "--ready-fd", str(writer)],
+            [*COMMAND, *args, "--log-format", "json", "--ready-fd", str(writer)],
             stderr=subprocess.PIPE,
             pass_fds=[writer],
             env=clean_env(env),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from hostler.abc import Outcome, Placed, RunnerCall
@@ -14,6 +15,8 @@ from tests.wire.services import Gate, Pair, Service, call, open_pair
 
 from .bench import OK, answer
 from .fakes import RecordingWriter, make_call
+
+pytestmark = pytest.mark.fast
 
 
 async def begun(pair: Pair, runner_call: RunnerCall, runner: GrpcRunner) -> tuple[Outcome, int]:

@@ -152,6 +152,7 @@ async def test_one_hears_first_of_room_and_the_next_only_if_it_is_still_there(
     assert repr(feed) == "<LoadFeed watchers=0>"
 
 
+@pytest.mark.fast
 async def test_many_hot_functions_are_named_seldom_but_room_is_told_soon(
     autojump_clock: MockClock,
 ) -> None:

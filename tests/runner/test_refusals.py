@@ -50,6 +50,7 @@ async def many(peer: Peer, count: int) -> list[Reply]:
     return replies
 
 
+@pytest.mark.fast
 async def test_a_refused_call_costs_no_task(tmp_path: Path) -> None:
     async with open_full(tmp_path) as full, open_peer(full.runner.address) as peer:
         await many(peer, 1)

@@ -18,6 +18,8 @@ from hostler.wire.connection import STREAM_WINDOW
 
 from .services import SUCCESS, TRY, Gate, Pair, Service, call, collect, open_pair, read_call
 
+pytestmark = pytest.mark.fast
+
 BODY = Data(b"abc", eof=True)
 
 

@@ -110,6 +110,7 @@ class _Refuses(Service, FastService):
 
 
 @pytest.mark.parametrize("size", [0, 300_000])
+@pytest.mark.fast
 async def test_their_client_is_refused_at_once(
     stubs: tuple[ModuleType, ModuleType], size: int
 ) -> None:

@@ -256,7 +256,13 @@ async def _slow(engagement: ServerEngagement) -> None:
     await engagement.send(SUCCESS)
 
 
-@pytest.mark.parametrize("shared", [0, 512], ids=["stream", "shared-stream"])
+@pytest.mark.parametrize(
+    "shared",
+    [
+        pytest.param(0, id="stream"),
+        pytest.param(512, id="shared-stream", marks=pytest.mark.fast),
+    ],
+)
 async def test_what_a_frozen_runner_has_not_got_is_not_committed(shared: int) -> None:
     """Its socket takes what the kernels hold. The calls behind that are in our own hands, and can
     be tried elsewhere; but for what was written in part."""

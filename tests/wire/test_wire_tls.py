@@ -57,6 +57,7 @@ class _Refuses(Service, FastService):
         return Finished(success=False, error_code=503)
 
 
+@pytest.mark.fast
 async def test_many_calls_that_come_at_once_over_tls_are_refused(
     tmp_path: Path, ca: trustme.CA
 ) -> None:

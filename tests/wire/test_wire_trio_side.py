@@ -67,6 +67,7 @@ async def test_a_closed_connection_says_so() -> None:
             await call(pair.client)
 
 
+@pytest.mark.fast
 async def test_calls_of_a_program_that_is_cancelled_are_cancelled_on_the_runner() -> None:
     """Their ends go out although the tasks that write have ended by then."""
     cancelled = 0

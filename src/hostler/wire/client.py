@@ -13,6 +13,7 @@ import structlog
 import trio
 from grpclib.metadata import USER_AGENT
 
+from .. import _fast
 from .._fast import BegunEngagement, CallSource, FastClient
 from ..config.addresses import split_address
 from ..protocol import (
@@ -216,7 +217,7 @@ class GrpcRunnerClient(FastClient):
         # grpc-go does TLS below gRPC and says http all the same; servers don't mind either.
         self._scheme = "https" if options.ssl_context else "http"
         self._pool = ConnectionPool(Target(host, port, loop, options))
-        self._share_limit = min(options.share_limit, SHARE_LIMIT)
+        self._share_limit = min(options.share_limit, SHARE_LIMIT) if _fast.enabled else 0
         self._share_streamed = options.share_streamed
 
     def __repr__(self) -> str:

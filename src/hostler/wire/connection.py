@@ -52,6 +52,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 
+from .. import _fast
 from ..config.addresses import peer_address
 from ..protocol import AttemptObserver, Commit, TryCall
 from .buffers import PREFIX, Buffer, split
@@ -756,8 +757,9 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self.peer = peer_address(transport.get_extra_info("peername"))
         self._keepalive.set_options(transport.get_extra_info("socket"))
         if transport.get_extra_info("sslcontext") is None:
-            self._trio_side = TrioTransport(self, self._loop, self.connection.transport)
-            self.connection.write = self._trio_side.write
+            if _fast.enabled:
+                self._trio_side = TrioTransport(self, self._loop, self.connection.transport)
+                self.connection.write = self._trio_side.write
             if self.client_side:
                 # What the socket does not take waits where it can be withdrawn, not in asyncio's
                 # hands: of a runner that is frozen, such calls are tried elsewhere. (TLS has

@@ -40,6 +40,8 @@ from hostler.wire.codec import runner_pb as pb
 from hostler.wire.codec.fast import LOAD, decode_load, encode_load, read_varint, varint
 from hostler.wire.codec.messages import data_messages
 
+pytestmark = pytest.mark.fast
+
 ROOT = Path(__file__).resolve().parents[3]
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))

@@ -14,6 +14,8 @@ from hostler.wire.codec import fast as by_hand
 from hostler.wire.codec import messages as codec
 from hostler.wire.codec.fast import hot_fields, read_hot_end, read_varint, varint
 
+pytestmark = pytest.mark.fast
+
 DATE = "2025-09-26T12:57:15.123Z"
 HOT = Finished(
     success=True,

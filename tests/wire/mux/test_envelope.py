@@ -13,6 +13,8 @@ from hostler.wire.mux.envelope import MAX_TEXT, CallEnd, Envelope, decode_batch
 
 from ..services import encoded
 
+pytestmark = pytest.mark.fast
+
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 uint32 = st.integers(0, 2**32 - 1)
 envelopes = st.builds(

@@ -29,6 +29,8 @@ from ..services import (
     read_call,
 )
 
+pytestmark = pytest.mark.fast
+
 LARGE = b"x" * 40_000
 
 

@@ -20,6 +20,8 @@ from tests.wire.services import paths
 from ..leaks import settle
 from ..services import EMPTY_BODY, SUCCESS, TRY, Gate, Service, body_of, call, open_pair
 
+pytestmark = pytest.mark.fast
+
 
 async def test_a_runner_that_drains_refuses_new_calls_and_finishes_those_it_has() -> None:
     gate = Gate()

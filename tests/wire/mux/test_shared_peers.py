@@ -25,6 +25,8 @@ from hostler.wire.mux.stream import CALL_WINDOW
 from ..leaks import settle
 from ..services import EMPTY_BODY, SUCCESS, TRY, Gate, Service, call, encoded, open_pair, read_call
 
+pytestmark = pytest.mark.fast
+
 
 def batch(*envelopes: Envelope) -> bytes:
     return with_prefix(b"".join(map(encoded, envelopes)))

@@ -24,6 +24,8 @@ from tests.support.observers import OnCommit
 
 from ..services import EMPTY_BODY, TRY, Gate, Pair, Service, call, collect, encoded, open_pair
 
+pytestmark = pytest.mark.fast
+
 
 class Line:
     """In the place of the stream below a shared one: takes all, and brings what a test says."""

@@ -13,6 +13,8 @@ import trio.testing
 from hostler.wire.mux import server
 from hostler.wire.mux.server import TaskPool
 
+pytestmark = pytest.mark.fast
+
 who = ContextVar("who", default="nobody")
 
 
