@@ -21,7 +21,7 @@ from hostler import options
 from hostler.abc import Driver
 from hostler.agent import Agent, Resources, open_agent
 from hostler.bodies import BytesBody
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerDriver, open_docker_driver
 from hostler.drivers.process import open_process_driver

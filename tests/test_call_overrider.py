@@ -14,7 +14,7 @@ import pytest
 
 from hostler import options
 from hostler.agent import open_agent
-from hostler.call import CallRequest, PendingCall, build_call, check_overrider
+from hostler.calls import CallRequest, PendingCall, build_call, check_overrider
 from hostler.config import AgentConfig
 from hostler.drivers.sim import open_sim_driver
 from hostler.errors import CallOverriderFailed, ConfigError

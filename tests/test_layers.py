@@ -29,7 +29,7 @@ LAYERS: dict[str, int] = {
             "_fast",
             "_spans",
             "abc",
-            "call",
+            "calls",
             "config",
             "datastore",
             "dates",

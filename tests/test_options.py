@@ -9,7 +9,7 @@ import pytest
 
 from hostler.abc import CallRequest
 from hostler.bodies import BytesBody
-from hostler.call import CallDraft, DiscardWriter, build_call
+from hostler.calls import CallDraft, DiscardWriter, build_call
 from hostler.errors import APIError, HostlerError
 from hostler.models import App, Call, Fn
 from hostler.options import (

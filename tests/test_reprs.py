@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hostler.abc import CallRequest, ContainerTask
-from hostler.call import CallDraft, build_call
+from hostler.calls import CallDraft, build_call
 from hostler.models import App, Call, Fn
 from hostler.options import with_extensions
 from hostler.protocol import TryCall

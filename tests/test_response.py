@@ -1,4 +1,4 @@
-"""`hostler.call`: a program calls a function and has its whole response."""
+"""`hostler.calls`: a program calls a function and has its whole response."""
 
 from __future__ import annotations
 

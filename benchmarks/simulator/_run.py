@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from hostler._concurrency.nurseries import open_background
 from hostler.abc import CallRequest, LoadListener, Runner
 from hostler.bodies import BytesBody
-from hostler.call import DiscardWriter, PendingCall
+from hostler.calls import DiscardWriter, PendingCall
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.errors import ServerBusy
 from hostler.models import Call

@@ -34,8 +34,8 @@ an LB does not load the Docker SDK. The seams to implement are in `hostler.abc`,
 * ``api``: the API of apps, functions and triggers
 * ``api_client``: a client of the API and of functions: the only httpx
 * ``bodies``: request bodies
-* ``call``: a call under way: its body, response writer, timings and listeners, and how agents build
-  one from options
+* ``calls``: a call under way: its body, response writer, timings and listeners, and how agents
+  build one from options
 * ``cli``: the `hostler` command
 * ``config``: settings classes, read from `FN_` variables
 * ``contrib``: what is off by default and nothing else needs
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     from .agent import Agent, open_agent
     from .api import api_app
     from .bodies import BytesBody
-    from .call import PendingCall
+    from .calls import PendingCall
     from .config import AgentConfig, LBConfig, NodeConfig, PlacerConfig, PoolConfig, RunnerConfig
     from .drivers.docker import open_docker_driver
     from .drivers.process import open_process_driver
@@ -109,7 +109,7 @@ if TYPE_CHECKING:
         open_dynamic_pool,
         open_static_pool,
     )
-    from .response import CallResponse
+    from .response import CallResponse, call
     from .runner import PureRunner, open_pure_runner
     from .store import open_datastore
     from .wire import open_loop
@@ -150,6 +150,7 @@ __all__ = [
     "RunnerPool",
     "WarmPlacer",
     "api_app",
+    "call",
     "from_http_fn_request",
     "invoke_app",
     "load_functions",
@@ -189,7 +190,7 @@ _HOMES = {
     "agent": ("Agent", "open_agent"),
     "api": ("api_app",),
     "bodies": ("BytesBody",),
-    "call": ("PendingCall",),
+    "calls": ("PendingCall",),
     "config": (
         "AgentConfig",
         "LBConfig",
@@ -219,7 +220,7 @@ _HOMES = {
         "open_dynamic_pool",
         "open_static_pool",
     ),
-    "response": ("CallResponse",),
+    "response": ("CallResponse", "call"),
     "runner": ("PureRunner", "open_pure_runner"),
     "store": ("open_datastore",),
     "wire": ("open_loop",),

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from .abc import Outcome, Runner, RunnerAgent, RunnerPool
-from .call import PendingCall, RunnerCall
+from .calls import PendingCall, RunnerCall
 from .protocol import (
     UNOBSERVED,
     AttemptObserver,

@@ -26,7 +26,7 @@ import attrs
 import msgspec
 import trio
 
-from .call import (
+from .calls import (
     Body,
     CallListener,
     CallOption,

@@ -1,4 +1,4 @@
-"""Call options: what `hostler.call.build_call` makes a call of.
+"""Call options: what `hostler.calls.build_call` makes a call of.
 
 One option makes the model (`from_http_fn_request` or `from_model`); the others change the draft
 and are applied in the order in which they were given.
@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 import trio
 
 from .bodies import BytesBody
-from .call import Body, CallRequest, ResponseWriter
+from .calls import Body, CallRequest, ResponseWriter
 from .errors import APIError, HostlerError
 from .headers import TOKEN, are_canonical, canonical_headers
 from .ids import new_id
 from .models import App, Call, Fn
 
 if TYPE_CHECKING:
-    from .call import CallDraft, CallOption
+    from .calls import CallDraft, CallOption
 
 _NO_URL = re.compile(r"[\x00-\x20\x7f]")
 _SHORT_URL = 256

@@ -11,7 +11,7 @@ import trio
 
 from ._arguments import check, told
 from .abc import CallAgent
-from .call import Body, BytesBody, CallOption, CallRequest, PendingCall, ResponseWriter, Timings
+from .calls import Body, BytesBody, CallOption, CallRequest, PendingCall, ResponseWriter, Timings
 from .errors import ConfigError, FunctionResponseError, FunctionResponseTooBig
 from .models import App, Fn
 from .options import from_http_fn_request, invoke_detached, with_time_limit, with_writer

@@ -12,7 +12,7 @@ from hostler.abc import Body, CallRequest, ContainerTask, Cookie, Driver
 from hostler.agent.resources import Resources, ResourceToken
 from hostler.agent.slots import Launch, SlotQueue, SlotWaiter
 from hostler.bodies import BytesBody
-from hostler.call import DiscardWriter, PendingCall
+from hostler.calls import DiscardWriter, PendingCall
 from hostler.drivers.sim import SimDriver
 from hostler.errors import APIError
 from hostler.models import Call

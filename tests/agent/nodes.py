@@ -17,7 +17,7 @@ from hostler import options
 from hostler.abc import Body, CallListener, CallOverrider, Driver, ResponseWriter
 from hostler.agent import Agent, Resources, open_agent
 from hostler.bodies import BytesBody
-from hostler.call import CallOption, PendingCall
+from hostler.calls import CallOption, PendingCall
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimExit, SimRequest, SimResponse, open_sim_driver
 from hostler.metrics import AgentMetrics

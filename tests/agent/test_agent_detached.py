@@ -14,7 +14,7 @@ from hostler import options
 from hostler.abc import CallListener
 from hostler.agent import Agent, Resources, open_agent
 from hostler.bodies import BytesBody, ReplayBody
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimExit, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import APIError, RequestTooBig, ServerBusy

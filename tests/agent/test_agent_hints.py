@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from hostler.agent.load_report import COMPLETE_SECONDS, FEW
 from hostler.bodies import BytesBody
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.drivers.sim import open_sim_driver
 from hostler.errors import ServerBusy
 from hostler.protocol import MAX_WARM_KEYS, SLOT_DIGEST, WARM_KEY_SECONDS, LoadHint

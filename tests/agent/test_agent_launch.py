@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from hostler.agent import Agent
 from hostler.bodies import BytesBody
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.drivers.sim import (
     SimContainer,
     SimExit,

@@ -12,7 +12,7 @@ import trio.testing
 from hostler.abc import (
     CallListener,
 )
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.drivers.sim import (
     SimExit,
     SimRequest,

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from hostler.agent import ContainerState
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.drivers.sim import SimExit, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import ServerBusy
 

@@ -11,7 +11,7 @@ import trio
 from hostler import options
 from hostler.abc import CallListener, CallRequest
 from hostler.agent import Agent, ContainerState, Resources, keep_declared_warm, open_agent
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimDriver, echo, open_sim_driver
 from hostler.functions import FunctionTable

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hostler.abc import CallListener, ContainerTask
 from hostler.agent.output import MAX_LINE, DebugLines, LogLimit, truncation_line
 from hostler.bodies import BytesBody
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.drivers.process import open_process_driver
 from hostler.drivers.sim import SimContainer, SimRequest, SimResponse, open_sim_driver
 from tests.conftest import Logs

@@ -18,7 +18,7 @@ from hostler.agent.admission import (
     FairAdmission,
 )
 from hostler.bodies import BytesBody
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.errors import ServerBusy
 from hostler.protocol import LEAVE_SECONDS
 

@@ -15,7 +15,7 @@ from hostler._fast import FastWriter
 from hostler.abc import CallListener, ContainerTask, Cookie
 from hostler.agent.dispatch import ExecutionEnded, ExecutionScope, FunctionExchange
 from hostler.agent.socket_directory import Channel
-from hostler.call import PendingCall, build_call
+from hostler.calls import PendingCall, build_call
 from hostler.drivers.sim import echo, open_sim_driver
 from hostler.errors import APIError, CallTimeout
 from hostler.models import Call

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from hostler.abc import CallAgent, CallOverrider
-from hostler.call import CallOption, PendingCall, build_call
+from hostler.calls import CallOption, PendingCall, build_call
 from hostler.functions import FunctionTable
 from hostler.models import App, Fn, Trigger
 

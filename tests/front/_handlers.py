@@ -8,7 +8,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import NodeConfig
 from hostler.front import ASGIApp, invoke_app
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from hostler.agent import Resources, open_agent
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import AgentConfig
 from hostler.drivers.sim import open_sim_driver
 from hostler.errors import ServerBusy

@@ -11,7 +11,7 @@ import hypercorn.trio
 import pytest
 import trio
 
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.front import invoke_app
 
 from ._agent import TABLE, ScriptedAgent, echo

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from hostler._asgi.request_body import READ_AHEAD
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import NodeConfig
 from hostler.errors import (
     FunctionResponseTooBig,

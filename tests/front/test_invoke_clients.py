@@ -10,7 +10,7 @@ import trio.testing
 
 from hostler._asgi.types import as_extension
 from hostler.bodies import BodyBudget
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import BodyConfig, NodeConfig
 from hostler.errors import (
     APIError,

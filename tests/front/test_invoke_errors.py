@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hostler._asgi.replies import error_document
 from hostler.abc import CallRequest
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.errors import (
     APIError,
     CallTimeout,

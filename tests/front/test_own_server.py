@@ -12,7 +12,7 @@ import trio.testing
 
 from hostler._asgi.middleware import with_middleware
 from hostler._asgi.types import ASGIApp, Message, Receive, Scope, Send
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import NodeConfig
 from hostler.errors import ServerBusy
 from hostler.front import invocation, invoke_app

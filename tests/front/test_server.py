@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import NodeConfig
 from hostler.errors import ConfigError, FunctionResponseTooBig
 from hostler.front import open_listeners, parse_bind, serve_http

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from hostler.api import json_reply
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.front import HttpServer, invoke_app, open_listeners, serve_http
 from hostler.front.listeners import address_of
 from hostler.front.server import HANDSHAKE_SECONDS

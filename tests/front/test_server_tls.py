@@ -17,7 +17,7 @@ import trustme
 
 from hostler import wire
 from hostler.abc import PKIData
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import NodeConfig
 from hostler.errors import ConfigError
 from tests.wire.certificates import Files, fresh

@@ -10,7 +10,7 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry, generate_latest
 
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import NodeConfig
 from hostler.errors import APIError, CallTimeout, FunctionFailed, ServerBusy
 from hostler.front import invoke_app

@@ -13,7 +13,7 @@ from hostler import options
 from hostler.abc import Body
 from hostler.agent.dispatch import ExecutionScope, FunctionExchange
 from hostler.agent.socket_directory import Channel, FunctionSocket
-from hostler.call import build_call
+from hostler.calls import build_call
 from hostler.http1.client import FunctionRequestHead
 from tests.agent.nodes import Recorder, call_model
 

@@ -21,7 +21,7 @@ import attrs
 import pytest
 import trio
 
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 
 from ..front._agent import ScriptedAgent
 from ..front._sockets import Front, open_front, until

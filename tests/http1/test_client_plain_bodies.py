@@ -17,7 +17,7 @@ from hostler.abc import Body
 from hostler.agent.dispatch import ExecutionScope, FunctionExchange
 from hostler.agent.socket_directory import Channel, FunctionSocket
 from hostler.bodies import BytesBody
-from hostler.call import build_call
+from hostler.calls import build_call
 from hostler.errors import FunctionResponseError, FunctionResponseTooBig, FunctionWriteRequest
 from hostler.http1.client import ClientConnection
 from tests.agent.fakes import BIG, StreamBody

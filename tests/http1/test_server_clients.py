@@ -15,7 +15,7 @@ import trio.testing
 
 from hostler._asgi import request_body
 from hostler.bodies import BodyBudget
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import BodyConfig, NodeConfig
 from hostler.front import invoke_app
 from hostler.http1 import server

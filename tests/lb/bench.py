@@ -20,7 +20,7 @@ from hostler.abc import (
     RunnerCall,
 )
 from hostler.bodies import BodyBudget
-from hostler.call import CallOption, PendingCall
+from hostler.calls import CallOption, PendingCall
 from hostler.config import LBConfig, PlacerConfig
 from hostler.lb import LBAgent, open_lb_agent
 from hostler.metrics import LBMetrics

@@ -13,7 +13,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from hostler.abc import Runner
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import LBConfig, PlacerConfig
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
 from hostler.lb import LBAgent, open_lb_agent

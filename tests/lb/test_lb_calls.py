@@ -15,7 +15,7 @@ from hostler.abc import (
     RunnerCall,
 )
 from hostler.bodies import BytesBody, ReplayBody
-from hostler.call import CallDraft, PendingCall
+from hostler.calls import CallDraft, PendingCall
 from hostler.errors import (
     APIError,
     FunctionError,

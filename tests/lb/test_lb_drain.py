@@ -16,7 +16,7 @@ from hostler.abc import (
     Runner,
     RunnerCall,
 )
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.errors import (
     APIError,
     HostlerError,

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from trio.testing import MockClock
 
 from hostler.abc import CallListener, NotPlaced, Outcome, Placed, Runner, RunnerCall
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.errors import (
     APIError,
     FunctionError,

@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from hostler.abc import CallListener, RunnerAgent
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.functions import load_functions
 from hostler.runner import open_pure_runner
 from tests.cli._process import END_SECONDS, NodeProcess, open_node

@@ -21,7 +21,7 @@ from hostler import wire
 from hostler._asgi.types import ASGIApp, Receive, Scope, Send
 from hostler.abc import CallListener, Driver
 from hostler.api import ApiRequest, AppListener, Reply, Route, json_reply
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import StoreConfig
 from hostler.datastore import AppFilter
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver

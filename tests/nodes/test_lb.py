@@ -12,7 +12,7 @@ import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
 from hostler import wire
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.functions import load_functions
 from hostler.pool import PLACERS
 from hostler.runner import open_pure_runner

@@ -23,7 +23,7 @@ from hostler.abc import (
     RunnerPool,
 )
 from hostler.bodies import BytesBody
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.errors import ServerBusy
 from hostler.metrics import LBMetrics
 from hostler.models import Call, CallType

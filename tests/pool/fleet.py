@@ -12,7 +12,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from hostler.abc import NotPlaced, Outcome, PKIData, Runner, RunnerCall
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import PoolConfig
 from hostler.errors import AttemptTimedOut, ConfigError
 from hostler.pool import (

@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from hostler.abc import RunnerPool
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import PlacerConfig
 from hostler.pool import PLACERS, LoadTracker, NaivePlacer, SweepPlacer
 from hostler.pool.runner_set import favourites, name_hashes

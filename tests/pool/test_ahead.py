@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hostler.abc import NotPlaced, Outcome, Placed, RunnerCall
-from hostler.call import PendingCall, Timings
+from hostler.calls import PendingCall, Timings
 from hostler.errors import ServerBusy
 from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool.placer import need_of

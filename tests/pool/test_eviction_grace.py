@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from hostler._concurrency.nurseries import open_background
 from hostler.abc import Runner, RunnerCall
-from hostler.call import Timings
+from hostler.calls import Timings
 from hostler.config import PoolConfig
 from hostler.pool import CallNeed, LoadTracker, NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool.dynamic import LoadWatch

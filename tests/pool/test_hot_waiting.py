@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hostler.abc import NotPlaced, Outcome, RunnerCall
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.errors import ServerBusy
 from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool.placer import need_of

@@ -20,7 +20,7 @@ from trio.testing import MockClock
 
 from hostler.abc import Runner, RunnerCall
 from hostler.bodies import BytesBody
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import PlacerConfig
 from hostler.errors import ServerBusy
 from hostler.pool import GrpcRunner, SweepPlacer

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from hostler.abc import CallListener, RunnerAgent
-from hostler.call import CallOption, PendingCall, build_call
+from hostler.calls import CallOption, PendingCall, build_call
 from hostler.protocol import (
     ClientFrame,
     Data,

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from hostler.bodies import BodyBudget
-from hostler.call import CallDraft, PendingCall
+from hostler.calls import CallDraft, PendingCall
 from hostler.config import BodyConfig
 from hostler.errors import (
     APIError,

@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hostler._concurrency.signal import Signal
 from hostler._fast import FastAgent
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.protocol import LoadHint
 from hostler.runner.load_feed import QUICK, SLOW, TURN, LoadFeed
 

@@ -20,7 +20,7 @@ from hostler._launch_policy import LaunchPolicy
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from hostler.agent.admission import FairAdmission
 from hostler.agent.resources import EXPENDABLE_SECONDS, MAX_SECONDS, worth_seconds
-from hostler.call import Timings
+from hostler.calls import Timings
 from hostler.errors import ServerBusy
 from hostler.keep_alive import FixedKeepAlive
 from hostler.protocol import (

@@ -12,7 +12,7 @@ import trio
 from hostler.agent import Agent
 from hostler.api import api_app
 from hostler.api_client import open_api_client
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from hostler.config import StoreConfig
 from hostler.drivers.sim import SimHandler, SimRequest, SimResponse, open_sim_driver
 from hostler.drivers.sim import echo as echo_function

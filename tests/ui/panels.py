@@ -6,7 +6,7 @@ import attrs
 
 from hostler.abc import CallRequest
 from hostler.bodies import BytesBody
-from hostler.call import DiscardWriter, PendingCall
+from hostler.calls import DiscardWriter, PendingCall
 from hostler.models import Call
 from hostler.ui import Activity, Panel
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from hostler.call import Timings
+from hostler.calls import Timings
 from hostler.errors import APIError, CallTimeout, ServerBusy
 from hostler.functions import FunctionTable
 from hostler.models import App, Fn

@@ -30,7 +30,7 @@ from ..abc import (
     SlotHook,
 )
 from ..bodies import BodyBudget, keep_whole
-from ..call import AckWriter, CallListeners, CallOption, PendingCall, build_call, check_overrider
+from ..calls import AckWriter, CallListeners, CallOption, PendingCall, build_call, check_overrider
 from ..config import AgentConfig, LBConfig
 from ..errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, ServerBusy
 from ..keep_alive import make_keep_alive

@@ -23,7 +23,7 @@ from .._concurrency.alarm import Alarm
 from .._concurrency.directory_watch import DirectoryWatch, DirectoryWatcher
 from .._descriptors import lacks_descriptors
 from ..abc import ContainerTask, Cookie, Driver, KeepAlive, OutputSink, RunningContainer, RunResult
-from ..call import PendingCall, Timings, stopwatch
+from ..calls import PendingCall, Timings, stopwatch
 from ..config import AgentConfig
 from ..errors import (
     APIError,

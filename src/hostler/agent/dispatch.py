@@ -14,7 +14,7 @@ import trio
 from .. import _fast
 from .._fast import FastWriter
 from ..abc import no_call_hook
-from ..call import PendingCall
+from ..calls import PendingCall
 from ..errors import (
     APIError,
     CallTimeout,

@@ -13,7 +13,7 @@ import trio
 
 from .._concurrency.alarm import Alarm
 from ..abc import KeepAlive, KeptContainer
-from ..call import PendingCall
+from ..calls import PendingCall
 from ..metrics import AgentMetrics
 from .slots import SlotQueues
 from .template import ContainerTemplate, TemplateLauncher

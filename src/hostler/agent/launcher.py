@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 
 import trio
 
-from ..call import PendingCall
+from ..calls import PendingCall
 from ..config import AUTO
 from ..errors import ServerBusy
 from ..metrics import LoadGauges

@@ -9,7 +9,7 @@ import math
 
 import trio
 
-from ..call import PendingCall
+from ..calls import PendingCall
 from ..protocol import MAX_WARM_KEYS, SLOT_DIGEST, WARM_KEY_SECONDS, LoadHint
 from ..slot_key import SlotExtensions
 from .capacity import IdleCpus

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import structlog
 
 from ..abc import ContainerTask, End, OutputPiece, OutputSink
-from ..call import PendingCall
+from ..calls import PendingCall
 from ..models import CallStats
 
 log = structlog.get_logger(__name__)

@@ -26,7 +26,7 @@ import trio
 
 from .._concurrency.nurseries import is_cancellation
 from .._launch_policy import LaunchPolicy
-from ..call import PendingCall, Timings
+from ..calls import PendingCall, Timings
 from ..errors import ServerBusy
 from .freezing import LONGEST_GRACE, MARGIN
 from .resources import worth_seconds

@@ -11,7 +11,7 @@ import msgspec
 
 from .. import ids
 from ..abc import ContainerTask
-from ..call import PendingCall
+from ..calls import PendingCall
 from ..config import AgentConfig
 from ..slot_key import REGISTRY_TOKEN
 from .resources import MIB, Resources, needed_resources

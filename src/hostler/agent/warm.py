@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from .._concurrency.alarm import Alarm
-from ..call import PendingCall
+from ..calls import PendingCall
 from .container import Container
 from .slots import SlotQueues
 from .template import ContainerTemplate, TemplateLauncher

@@ -10,7 +10,7 @@ temporary files where it is much.
 
 from __future__ import annotations
 
-from ..call import BodyConsumed, BytesBody
+from ..calls import BodyConsumed, BytesBody
 from .memory import BodyBudget, BodyMetrics, CountedBody, NotKept
 from .replay import REPLAY_LIMIT, ReplayBody, keep_whole
 

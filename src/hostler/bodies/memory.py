@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ..call import Body, BodyConsumed, BytesStream
+from ..calls import Body, BodyConsumed, BytesStream
 from ..config import BodyConfig
 from ..errors import HostlerError
 from .disk import Disk

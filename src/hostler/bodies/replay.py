@@ -6,7 +6,7 @@ from bisect import bisect_right
 
 import trio
 
-from ..call import Body, BodyConsumed
+from ..calls import Body, BodyConsumed
 from ..errors import APIError, RequestTooBig, ServerBusy
 from .disk import SpillFile
 from .memory import BodyBudget, NotKept, NotKeptReason

@@ -30,7 +30,7 @@ from .._fast import FastWriter
 from .._spans import PARENT, STATE, TraceContext, trace_of
 from ..abc import Body, CallAgent, CallRequest, ResponseWriter
 from ..bodies import BodyBudget, CountedBody, ReplayBody
-from ..call import CallOption, PendingCall
+from ..calls import CallOption, PendingCall
 from ..config import NodeConfig, parse_seconds
 from ..errors import (
     APIError,

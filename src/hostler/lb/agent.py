@@ -19,7 +19,7 @@ from .._concurrency.gate import Gate
 from .._concurrency.nurseries import is_cancellation, open_background
 from ..abc import Body, CallAgent, CallListener, CallOverrider, Placer, RunnerPool
 from ..bodies import BodyBudget, keep_whole
-from ..call import (
+from ..calls import (
     LISTENER_SECONDS,
     AckWriter,
     CallListeners,

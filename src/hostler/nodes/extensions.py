@@ -27,7 +27,7 @@ import trio
 from .._asgi.middleware import Middleware
 from .._concurrency.nurseries import open_background
 from ..abc import CallListener, CallOverrider, Driver, KeepAlive, Placer, RunnerPool
-from ..call import CallOption, check_overrider, name_of
+from ..calls import CallOption, check_overrider, name_of
 from ..config import NO_API_URL, NO_RUNNERS, AgentConfig, PlacerConfig, PoolConfig
 from ..datastore import Datastore
 from ..errors import ConfigError, HostlerError

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from .._launch_policy import WEIGHT, LaunchPolicy
 from ..abc import NotPlaced, Outcome
-from ..call import Timings
+from ..calls import Timings
 from ..protocol import LEAVE_SECONDS, MAX_SLOT_EXTENSIONS, MAX_WARM_KEYS, LoadHint
 
 SPARE_CPUS = 250

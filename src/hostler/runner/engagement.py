@@ -30,7 +30,7 @@ from .._concurrency.signal import Signal
 from .._fast import FastAgent, FastWriter, fast_way
 from ..abc import Body, CallListener, ResponseWriter, RunnerAgent
 from ..bodies import BodyBudget, BodyConsumed, BytesBody, NotKept, keep_whole
-from ..call import CallDraft, PendingCall
+from ..calls import CallDraft, PendingCall
 from ..dates import format_date
 from ..errors import (
     APIError,

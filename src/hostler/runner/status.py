@@ -20,7 +20,7 @@ import trio
 from .. import options
 from ..abc import CallAgent, ResponseWriter
 from ..bodies import BytesBody
-from ..call import PendingCall
+from ..calls import PendingCall
 from ..errors import APIError, FunctionResponseTooBig, ServerBusy, code_of, public_error
 from ..ids import new_id
 from ..metrics import AgentMetrics

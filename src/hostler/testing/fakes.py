@@ -12,7 +12,7 @@ import trio
 
 from ..abc import Body, CallRequest, NotPlaced, Outcome, Placed, Runner, RunnerCall, RunnerPool
 from ..bodies import BytesBody
-from ..call import DiscardWriter, PendingCall
+from ..calls import DiscardWriter, PendingCall
 from ..errors import ReservationAbandoned, RunnerClosed, ServerBusy
 from ..models import Call
 from ..protocol import UNOBSERVED, AttemptObserver, RunnerStatus

@@ -11,7 +11,7 @@ import trio.testing
 
 from ..abc import Placed, Placer, Runner
 from ..agent import Resources, open_agent
-from ..call import PendingCall
+from ..calls import PendingCall
 from ..config import AgentConfig, PlacerConfig
 from ..drivers.sim import SimRequest, SimResponse, open_sim_driver
 from ..errors import APIError, FunctionError, FunctionFailed, ServerBusy

@@ -22,7 +22,7 @@ from .._spans import (
     trace_of,
 )
 from ..abc import CallListener
-from ..call import PendingCall
+from ..calls import PendingCall
 
 STAGES = {
     "ctr_prep_ns": "prepare",

@@ -12,7 +12,7 @@ import msgspec
 
 from .._concurrency.nurseries import is_cancellation
 from ..abc import CallListener
-from ..call import PendingCall, Timings
+from ..calls import PendingCall, Timings
 from ..errors import ServerBusy, public_error
 from .documents import CallRow, Outcome, Stages
 from .seconds import CountedSecond, SecondBuckets

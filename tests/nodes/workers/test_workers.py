@@ -14,7 +14,7 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from hostler.call import PendingCall
+from hostler.calls import PendingCall
 from tests.front._agent import echo
 from tests.nodes.cluster import FUNCTIONS, LONG_GRACE, PlayedAgent, hang, open_cluster
 
