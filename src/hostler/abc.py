@@ -32,6 +32,7 @@ from .calls import (
     CallOption,
     CallOverrider,
     CallRequest,
+    DockerAuth,
     PendingCall,
     ResponseWriter,
     RunnerCall,
@@ -585,6 +586,8 @@ class ContainerTask:
     disable_net: bool = False
     registry_token: str = attrs.field(default="", repr=False)
     """For pulling this task's image only; never logged."""
+    docker_auth: DockerAuth | None = attrs.field(default=None, repr=False)
+    """Gives the credentials for pulling this task's image, unless there is a registry token."""
     on_output: Callable[[bytes, bool], None] | None = None
     """Gets (chunk, is_stderr) of the function's output; ``None`` = output is not captured."""
     on_sample: Callable[[Mapping[str, int]], None] = _no_sample

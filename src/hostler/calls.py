@@ -116,6 +116,12 @@ that, and before listeners hear of it. The call goes on when it returns; what it
 call, and the container serves others as if nothing had been."""
 
 
+DockerAuth = Callable[[str], Awaitable[Mapping[str, str] | None]]
+"""Gives the credentials with which an image, whose name it gets, is pulled: ``username`` and
+``password``, ``identitytoken``, or ``registrytoken``. ``None`` = those of the node. Bounded by the
+time for a pull. What it raises fails the call: an `APIError` with its own code and text."""
+
+
 class CallListener:
     """Told about each call of an agent, in order of registration, in the call's own task.
 
@@ -202,6 +208,8 @@ class CallDraft:
     deadline: float = math.inf
     disable_net: bool = False
     fn_name: str = ""
+    docker_auth: DockerAuth | None = attrs.field(default=None, repr=False)
+    logger: Callable[[bytes], object] | None = None
 
 
 CallOption = Callable[[CallDraft], None]
@@ -279,6 +287,10 @@ class PendingCall(RunnerCall):
     """The function's name, for people; "" on a runner, which does not know it."""
     on_slot: SlotHook | None = None
     """Makes the call a reservation, on a runner; set before it is submitted."""
+    docker_auth: DockerAuth | None = attrs.field(default=None, repr=False)
+    """Asked when a container that is launched for this call has to pull its image."""
+    logger: Callable[[bytes], object] | None = None
+    """Gets what the function prints for this call, up to the same limit as ``log``."""
     log: bytearray = attrs.field(factory=bytearray, repr=False)
     """What the function printed for this call, by an agent that was opened with ``keep_logs``: at
     most FN_MAX_LOG_SIZE_BYTES, then a line that says that there was more. What it printed last may
@@ -370,6 +382,8 @@ def build_call(
         draft.deadline,
     )
     call.disable_net = draft.disable_net
+    call.docker_auth = draft.docker_auth
+    call.logger = draft.logger
     call.fn_name = draft.fn_name
     return call
 

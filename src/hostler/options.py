@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ from .ids import new_id
 from .models import App, Call, Fn
 
 if TYPE_CHECKING:
-    from .calls import CallDraft, CallOption
+    from .calls import CallDraft, CallOption, DockerAuth
 
 _NO_URL = re.compile(r"[\x00-\x20\x7f]")
 _SHORT_URL = 256
@@ -173,6 +173,30 @@ def without_network() -> CallOption:
 
     def apply(draft: CallDraft) -> None:
         draft.disable_net = True
+
+    return apply
+
+
+def with_docker_auth(auth: DockerAuth) -> CallOption:
+    """Pull the image with the credentials that ``auth`` gives, if a container that is launched for
+    this call has to pull it. For an agent that runs calls itself: a load balancer's refuses it, as
+    ``FN_REGISTRY_TOKEN`` among the extensions is what travels."""
+
+    def apply(draft: CallDraft) -> None:
+        draft.docker_auth = auth
+
+    return apply
+
+
+def with_logger(write: Callable[[bytes], object]) -> CallOption:
+    """Give what the function prints for this call to ``write``, stdout and stderr together, up to
+    FN_MAX_LOG_SIZE_BYTES and a line that says that there was more. ``write`` must not block; if it
+    raises, that is logged, and it gets nothing more. What the function prints last may come when
+    the call has ended. For an agent that runs calls itself and captures output (``keep_logs`` of
+    `open_agent`): others refuse it."""
+
+    def apply(draft: CallDraft) -> None:
+        draft.logger = write
 
     return apply
 

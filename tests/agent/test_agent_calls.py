@@ -97,6 +97,20 @@ async def test_weakness_03_17_registry_token_is_for_its_own_launch(
         assert tokens == ["", "one", "two"]
 
 
+async def test_the_credentials_of_a_call_are_for_its_own_launch(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async def credentials(image: str) -> dict[str, str]:
+        return {"username": "u", "password": "p"}
+
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        async with trio.open_nursery() as nursery:
+            for given in ([options.with_docker_auth(credentials)], []):
+                nursery.start_soon(node.agent.submit, node.call("echo", None, *given))
+        found = [container.task.docker_auth for container in driver.containers()]
+        assert sorted(auth is None for auth in found) == [False, True]
+
+
 async def test_scenario_03_hooks_run_around_each_call_with_its_own_extensions(
     autojump_clock: object, tmp_path: Path
 ) -> None:

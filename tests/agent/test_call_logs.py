@@ -18,6 +18,8 @@ from hostler.bodies import BytesBody
 from hostler.calls import PendingCall
 from hostler.drivers.process import open_process_driver
 from hostler.drivers.sim import SimContainer, SimRequest, SimResponse, open_sim_driver
+from hostler.errors import HostlerError
+from hostler.options import with_logger
 from tests.conftest import Logs
 from tests.functions.build import fnt_path
 
@@ -136,6 +138,42 @@ async def test_each_call_has_the_limit_for_itself(
         "-----max log size 10 bytes exceeded, truncating log-----",
         "01234",
     ]
+
+
+async def test_a_call_can_have_a_logger_of_its_own(
+    autojump_clock: object, tmp_path: Path, logs: Logs
+) -> None:
+    seen: dict[str, list[bytes]] = {"a": [], "b": []}
+    async with open_talker(tmp_path, keep_logs=True, max_log_size_bytes=8) as node:
+        for call_id, written in seen.items():
+            option = with_logger(written.append)
+            await node.agent.submit(
+                node.call("talker", BytesBody(b"one|two|three"), option, id=call_id)
+            )
+        await say(node, b"of another call")
+    assert seen["a"] == seen["b"] == [b"one", b"two", b"th" + truncation_line(8)]
+
+
+async def test_a_logger_that_fails_harms_nothing_and_is_told_of_once(
+    autojump_clock: object, tmp_path: Path, logs: Logs
+) -> None:
+    def fail(data: bytes) -> None:
+        raise OSError("disk full")
+
+    async with open_talker(tmp_path, keep_logs=True) as node:
+        call = node.call("talker", BytesBody(b"one|two"), with_logger(fail))
+        await node.agent.submit(call)
+    assert call.log == b"onetwo"
+    event = logs.expect_error("logger of a call failed")
+    assert event["call_id"] == call.model.id
+
+
+async def test_an_agent_that_captures_nothing_refuses_a_logger(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_talker(tmp_path) as node:
+        with pytest.raises(HostlerError, match="with_logger: the agent captures no output"):
+            node.call("talker", None, with_logger(print))
 
 
 async def test_debug_user_logs_can_be_disabled(

@@ -10,6 +10,7 @@ import pytest
 
 from hostler.datastore import Datastore
 from hostler.front import invoke_app, node_app
+from tests.front._agent import ScriptedAgent
 
 from ._client import Client
 
@@ -45,7 +46,7 @@ async def test_the_example_composes(
 
 
 async def test_a_mount_replaces_a_built_in_route(store: Datastore) -> None:
-    agent: Any = object()  # never reached
+    agent = ScriptedAgent()  # never reached
     node = Client(invoke_app(agent, store, mounts={"/invoke": node_app()}))
     answer = await node.post("/invoke/f1", b"")
     assert answer.fails(404, "Path not found: POST /invoke/f1")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.lowlevel
 from trio.testing import MockClock
 
+from hostler import options
 from hostler.abc import (
     CallListener,
     CallRequest,
@@ -15,7 +18,7 @@ from hostler.abc import (
     RunnerCall,
 )
 from hostler.bodies import BytesBody, ReplayBody
-from hostler.calls import CallDraft, PendingCall
+from hostler.calls import CallDraft, CallOption, PendingCall
 from hostler.errors import (
     APIError,
     FunctionError,
@@ -33,6 +36,8 @@ from tests.pool.bench import PlayedService
 from tests.pool.fakes import FakeRunner, Script, full, make_call
 
 from .bench import Recorder, acknowledging, failing, open_bench
+
+ANY: Any = print
 
 
 def with_model(draft: CallDraft) -> None:
@@ -54,6 +59,13 @@ async def test_the_callers_options_come_first_then_the_agents_then_the_overrider
     async with open_bench(FakeRunner(), call_options=(set_type,), call_overrider=override) as bench:
         call = bench.agent.get_call(with_model)
     assert (call.model.type, call.model.memory, call.extensions) == ("detached", 77, {"x": "y"})
+
+
+@pytest.mark.parametrize("option", [options.with_logger(print), options.with_docker_auth(ANY)])
+async def test_options_that_do_not_travel_are_refused(option: CallOption) -> None:
+    async with open_bench(FakeRunner()) as bench:
+        with pytest.raises(HostlerError, match="only for an agent that runs calls itself"):
+            bench.agent.get_call(with_model, option)
 
 
 async def test_a_call_needs_a_model() -> None:

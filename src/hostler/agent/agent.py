@@ -32,7 +32,14 @@ from ..abc import (
 from ..bodies import BodyBudget, keep_whole
 from ..calls import AckWriter, CallListeners, CallOption, PendingCall, build_call, check_overrider
 from ..config import AgentConfig, LBConfig
-from ..errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, ServerBusy
+from ..errors import (
+    APIError,
+    CallResourceTooBig,
+    CallTimeout,
+    ConfigError,
+    HostlerError,
+    ServerBusy,
+)
 from ..keep_alive import make_keep_alive
 from ..metrics import AgentMetrics, CallStatus, default_agent_metrics
 from ..protocol import LoadHint
@@ -156,6 +163,8 @@ class Agent(FastAgent):
         call = build_call((*options, *self._options), self._overrider)
         if not self._launcher.resources.possible(needed_resources(call.model)):
             raise CallResourceTooBig
+        if call.logger is not None and not self._launcher.deps.captures_output:
+            raise HostlerError("with_logger: the agent captures no output: open it with keep_logs")
         call.model.config = {**call.model.config, **_FUNCTION_ENV}
         return call
 

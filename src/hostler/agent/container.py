@@ -125,7 +125,7 @@ class Container:
         self._track = track
         self._output: ContainerOutput | None = None
         """``None`` = nobody wants it."""
-        if deps.output is not None or deps.keep_logs or deps.debug_logs:
+        if deps.captures_output:
             self._output = ContainerOutput(
                 task,
                 sink=deps.output,
@@ -691,6 +691,11 @@ class ContainerDeps:
     """Whether each call gets what was printed for it."""
     debug_logs: bool = False
     """Whether the node's log gets it."""
+
+    @property
+    def captures_output(self) -> bool:
+        """Whether anybody wants what functions print."""
+        return self.output is not None or self.keep_logs or self.debug_logs
 
 
 async def pull(deps: ContainerDeps, cookie: Cookie, timings: Timings) -> None:

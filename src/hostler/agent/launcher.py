@@ -116,6 +116,7 @@ class Launcher:
     def template_of(self, call: PendingCall) -> ContainerTemplate:
         template = ContainerTemplate.of(call, self.deps.config)
         template.task.registry_token = ""
+        template.task.docker_auth = None
         return template
 
     def launch_spare(

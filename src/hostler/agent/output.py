@@ -6,7 +6,7 @@ Nothing here waits or raises, because the function's pipe is not read meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -103,6 +103,8 @@ class ContainerOutput:
         self._lines = DebugLines(task) if debug else None
         self._quota = LogLimit(limit)
         self._log: bytearray | None = None
+        self._write: Callable[[bytes], object] | None = None
+        """Where the call has its output written."""
         self._call_id = ""
         self._running = False
         task.on_output = self.take
@@ -113,6 +115,7 @@ class ContainerOutput:
             self._lines.flush(self._call_id)
         self._quota = LogLimit(self._limit)
         self._log = call.log if self._keep else None
+        self._write = call.logger
         self._call_id = call.model.id
         self._running = True
 
@@ -126,17 +129,27 @@ class ContainerOutput:
             self._lines.flush(self._call_id)
         self._hand_on(b"", False, what)
         if what == "container":
-            self._sink = self._lines = self._log = None
+            self._sink = self._lines = self._log = self._write = None
 
     def take(self, data: bytes, is_stderr: bool) -> None:
         kept = self._quota.cut(data)
         if self._log is not None:
             self._log += kept
+        if self._write is not None and kept:
+            self._write_log(self._write, kept)
         if self._lines is not None:
             self._lines.add(kept, is_stderr, self._call_id)
             if not self._running:  # no event would tell that nothing follows
                 self._lines.flush(self._call_id)
         self._hand_on(data, is_stderr, "")
+
+    def _write_log(self, write: Callable[[bytes], object], data: bytes) -> None:
+        try:
+            write(data)
+        except Exception:
+            # As in `_hand_on`.
+            self._write = None
+            log.exception("logger of a call failed", call_id=self._call_id, fn_id=self._task.fn_id)
 
     def _hand_on(self, data: bytes, is_stderr: bool, ends: End) -> None:
         if self._sink is None:

@@ -51,6 +51,7 @@ def container_task(call: PendingCall, config: AgentConfig) -> ContainerTask:
         syslog_url=model.syslog_url.strip(),
         disable_net=call.disable_net,
         registry_token=registry_token,
+        docker_auth=call.docker_auth,
     )
 
 

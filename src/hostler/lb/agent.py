@@ -30,6 +30,7 @@ from ..calls import (
 )
 from ..config import LBConfig
 from ..errors import (
+    HostlerError,
     MissingEOF,
     ProtocolError,
     RunnerFailed,
@@ -98,7 +99,11 @@ class LBAgent(CallAgent):
         return [call for call in under_way if isinstance(call, PendingCall)]
 
     def get_call(self, *options: CallOption) -> PendingCall:
-        return build_call((*options, *self._options), self._overrider)
+        call = build_call((*options, *self._options), self._overrider)
+        if call.logger is not None or call.docker_auth is not None:
+            option = "with_logger" if call.logger is not None else "with_docker_auth"
+            raise HostlerError(f"{option}: only for an agent that runs calls itself")
+        return call
 
     async def submit(self, call: PendingCall) -> None:
         if call.model.type == "detached":

@@ -360,6 +360,39 @@ async def test_a_token_is_for_one_call_and_never_told(
             assert "t0ken" not in f"{caught.value} {caught.value.__cause__} {list(logs)}"
 
 
+async def test_a_call_gives_the_credentials_for_its_pull(
+    docker_host: str, tmp_path: Path, logs: Logs
+) -> None:
+    asked: list[str] = []
+
+    async def credentials(image: str) -> dict[str, str] | None:
+        asked.append(image)
+        if len(asked) == 3:
+            raise OSError("the vault is closed")
+        return {"registrytoken": "0wn-token"} if len(asked) == 1 else None
+
+    async with open_proxy("127.0.0.1:1") as proxy, open_driver(docker_host) as driver:
+        challenge = {"WWW-Authenticate": f'Bearer realm="http://{proxy.address}/t",service="r"'}
+
+        async def asks_for_a_token(request: Any) -> Answer:
+            proxy.authorizations.add(request.headers.get("authorization", ""))
+            return Answer(401, b"", challenge)
+
+        proxy.respond = asks_for_a_token
+        image = f"{proxy.address}/fn:v1"
+        for sent in ({"Bearer 0wn-token"}, set()):
+            proxy.authorizations.clear()
+            with pytest.raises(ImagePullFailed):
+                await pull(driver, image, docker_auth=credentials)
+            assert proxy.authorizations - {""} == sent
+        proxy.authorizations.clear()
+        with pytest.raises(ImagePullFailed, match="no registry credentials"):
+            await pull(driver, image, docker_auth=credentials)
+        assert asked == [image] * 3
+        assert proxy.authorizations == set()
+    logs.expect_error("credentials of a call failed")
+
+
 async def remove(docker_host: str, name: str) -> None:
     def request() -> None:
         client = docker.APIClient(base_url=docker_host, version="auto")

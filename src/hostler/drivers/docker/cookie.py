@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import attrs
+import structlog
 import trio
 
 from ...abc import ContainerTask, Cookie
-from ...errors import HostlerError, ImagePullFailed, ImageWithVolume, ServerBusy, SyslogUnavailable
+from ...calls import DockerAuth
+from ...errors import (
+    APIError,
+    HostlerError,
+    ImagePullFailed,
+    ImageWithVolume,
+    ServerBusy,
+    SyslogUnavailable,
+)
 from .auth import AuthConfig, CredentialsUnavailable, Keychain
 from .containers import Containers
 from .engine import NOT_FOUND, Engine, EngineError, EngineOperation, busy_if_away
@@ -20,6 +29,8 @@ from .prefork import MadeImage, PoolPlan, PreforkImage, PreforkPool, PulledImage
 from .pulls import ImagePuller, pull_backoff
 from .running import DockerContainer, ExitWatcher, OutputCapture
 from .stats import Sampled, Sampler
+
+log = structlog.get_logger(__name__)
 
 _SYSLOG_TROUBLE = "failed to initialize logging driver"
 _BAD_REQUEST = 400
@@ -122,10 +133,26 @@ class DockerCookie(Cookie):
     async def _auth(self) -> AuthConfig:
         if self._task.registry_token:
             return {"registrytoken": self._task.registry_token}
+        if self._task.docker_auth is not None:
+            given = await self._given_auth(self._task.docker_auth)
+            if given is not None:
+                return given
         try:
             return await self._shared.keychain.lookup(parse_image(self._task.image).registry)
         except CredentialsUnavailable as error:
             text = f"Failed to pull image '{self._task.image}': no registry credentials"
+            raise ImagePullFailed(None, text) from error
+
+    async def _given_auth(self, auth: DockerAuth) -> AuthConfig | None:
+        image = self._task.image
+        try:
+            found = await auth(image)
+            return None if found is None else dict(found)
+        except APIError:
+            raise
+        except Exception as error:
+            log.exception("credentials of a call failed", image=image, fn_id=self._task.fn_id)
+            text = f"Failed to pull image '{image}': no registry credentials"
             raise ImagePullFailed(None, text) from error
 
     async def create_container(self) -> None:
