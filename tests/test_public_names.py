@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,21 @@ def test_importing_the_package_loads_no_foreign_world() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+PACKAGE = Path(hostler.__file__).parent
+
+
+def public_modules() -> list[str]:
+    files = [*PACKAGE.glob("*.py"), *PACKAGE.glob("*/__init__.py")]
+    places = [file.relative_to(PACKAGE).with_suffix("").parts for file in files]
+    names = [".".join(part for part in parts if part != "__init__") for parts in places]
+    return sorted(name for name in names if name and not name.startswith("_"))
+
+
+@pytest.mark.parametrize("name", sorted({*public_modules()} - {"contrib", "drivers", "http1"}))
+def test_a_public_module_says_which_of_its_names_are_public(name: str) -> None:
+    """(The packages left out have only modules.)"""
+    module = importlib.import_module(f"hostler.{name}")
+    assert module.__all__
+    assert all(hasattr(module, each) for each in module.__all__)

@@ -30,6 +30,33 @@ from .errors import (
 from .models import App, Call, Fn
 from .protocol import Headers
 
+__all__ = [
+    "BLOCKED_SECONDS",
+    "LISTENER_SECONDS",
+    "AckWriter",
+    "Body",
+    "BodyConsumed",
+    "BytesBody",
+    "BytesStream",
+    "CallDraft",
+    "CallListener",
+    "CallListeners",
+    "CallOption",
+    "CallOverrider",
+    "CallRequest",
+    "DiscardWriter",
+    "DockerAuth",
+    "PendingCall",
+    "ResponseWriter",
+    "RunnerCall",
+    "SlotHook",
+    "Timings",
+    "build_call",
+    "check_overrider",
+    "name_of",
+    "stopwatch",
+]
+
 # --- bodies and responses ------------------------------------------------------------------
 
 

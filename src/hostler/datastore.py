@@ -16,6 +16,21 @@ import msgspec
 from .errors import HostlerError
 from .models import App, Fn, Trigger
 
+__all__ = [
+    "AppFilter",
+    "AppPatch",
+    "Changes",
+    "Collection",
+    "Contents",
+    "Datastore",
+    "DatastoreError",
+    "FnFilter",
+    "FnPatch",
+    "Page",
+    "TriggerFilter",
+    "TriggerPatch",
+]
+
 Item = TypeVar("Item", covariant=True)
 _NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 _NO_VALUES: Mapping[str, msgspec.Raw] = MappingProxyType({})

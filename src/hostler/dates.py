@@ -11,6 +11,13 @@ import datetime as dt
 import re
 from functools import lru_cache
 
+__all__ = [
+    "EPOCH",
+    "UNSET_TEXT",
+    "format_date",
+    "parse_date",
+]
+
 UNSET_TEXT = "0001-01-01T00:00:00.000Z"
 """How an unset date is written."""
 

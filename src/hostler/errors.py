@@ -14,6 +14,53 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+__all__ = [
+    "INTERNAL_TEXT",
+    "APIError",
+    "AttemptTimedOut",
+    "Blame",
+    "CallHandleNotFound",
+    "CallOverriderFailed",
+    "CallResourceTooBig",
+    "CallTimeout",
+    "ClientCancelled",
+    "ConfigError",
+    "ContainerExited",
+    "ContainerInitFailed",
+    "ContainerInitTimeout",
+    "ContainerOutOfMemory",
+    "DetachUnsupported",
+    "FnNotFound",
+    "FunctionError",
+    "FunctionFailed",
+    "FunctionInvalidResponse",
+    "FunctionResponseError",
+    "FunctionResponseHeaderTooBig",
+    "FunctionResponseTooBig",
+    "FunctionWriteRequest",
+    "HostlerError",
+    "ImagePullFailed",
+    "ImagePullTimeout",
+    "ImageWithVolume",
+    "InvalidCPUs",
+    "InvalidFnImage",
+    "InvalidJSON",
+    "MissingEOF",
+    "NoRunnerReached",
+    "ProtocolError",
+    "RequestTooBig",
+    "ReservationAbandoned",
+    "RunnerClosed",
+    "RunnerFailed",
+    "RunnerFault",
+    "ServerBusy",
+    "ServiceReservationFailure",
+    "SyslogUnavailable",
+    "code_of",
+    "is_internal",
+    "public_error",
+]
+
 Blame = Literal["user", "service"]
 INTERNAL_TEXT = "internal server error"
 

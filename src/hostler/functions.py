@@ -53,6 +53,18 @@ from .models import DEFAULT_IDLE_TIMEOUT, DEFAULT_MEMORY, DEFAULT_TIMEOUT, App, 
 from .rules import MAX_IDLE_TIMEOUT, MAX_MEMORY, MAX_TIMEOUT
 from .rules.errors import AppNotFound, TriggerNotFound
 
+__all__ = [
+    "CachedFunctions",
+    "Catalog",
+    "FunctionSource",
+    "FunctionTable",
+    "TriggerSource",
+    "load_functions",
+    "open_cached_functions",
+    "parse_functions",
+    "stable_id",
+]
+
 
 class FunctionSource(Protocol):
     """Where a front end finds functions. An embedding program may bring its own."""

@@ -8,6 +8,18 @@ from functools import lru_cache
 
 from .protocol import Headers
 
+__all__ = [
+    "HOP_BY_HOP",
+    "SECRET",
+    "TOKEN",
+    "are_canonical",
+    "canonical_header",
+    "canonical_headers",
+    "end_to_end",
+    "end_to_end_pairs",
+    "have_secret",
+]
+
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 """What a method or the name of a header is (RFC 9110, section 5.6.2)."""
 

@@ -28,6 +28,14 @@ import secrets
 import threading
 import time
 
+__all__ = [
+    "IdGenerator",
+    "format_id",
+    "machine_id_of",
+    "new_id",
+    "set_machine_id",
+]
+
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 _MACHINE_BITS = 48

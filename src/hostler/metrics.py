@@ -33,6 +33,31 @@ from prometheus_client.registry import Collector
 
 from .errors import Blame
 
+__all__ = [
+    "ATTEMPTS",
+    "FAST_MILLISECONDS",
+    "MAX_LABEL_SETS",
+    "MILLISECONDS",
+    "STATES",
+    "AgentMetrics",
+    "AnswerLabels",
+    "CallCounter",
+    "CallCounts",
+    "CallStatus",
+    "ContainerLabels",
+    "FrontMetrics",
+    "Histogram",
+    "LBMetrics",
+    "LoadGauges",
+    "LogMetrics",
+    "ReadyOutcome",
+    "Series",
+    "Stays",
+    "default_agent_metrics",
+    "default_call_counts",
+    "default_metrics",
+]
+
 CallStatus = Literal["completed", "timeouts", "server_busy", "canceled", "errors"]
 """How a call ended, as counters and the latency's label name it."""
 

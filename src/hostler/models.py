@@ -17,6 +17,24 @@ import msgspec
 from .dates import format_date
 from .errors import HostlerError
 
+__all__ = [
+    "DEFAULT_IDLE_TIMEOUT",
+    "DEFAULT_MEMORY",
+    "DEFAULT_TIMEOUT",
+    "MAX_SAMPLES",
+    "App",
+    "Call",
+    "CallStats",
+    "CallType",
+    "Fn",
+    "InvalidAnnotation",
+    "StatSample",
+    "TimedSample",
+    "Trigger",
+    "annotation",
+    "downsample",
+]
+
 CallType = Literal["", "sync", "detached"]
 
 DEFAULT_TIMEOUT = 30

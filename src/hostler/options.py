@@ -25,6 +25,21 @@ from .models import App, Call, Fn
 if TYPE_CHECKING:
     from .calls import CallDraft, CallOption, DockerAuth
 
+__all__ = [
+    "from_http_fn_request",
+    "from_model",
+    "invoke_detached",
+    "with_docker_auth",
+    "with_extensions",
+    "with_logger",
+    "with_request_id",
+    "with_slot_hash_id",
+    "with_time_limit",
+    "with_trigger",
+    "with_writer",
+    "without_network",
+]
+
 _NO_URL = re.compile(r"[\x00-\x20\x7f]")
 _SHORT_URL = 256
 """Characters of a URL that is checked only once, as long as it is not forgotten."""

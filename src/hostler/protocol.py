@@ -24,6 +24,51 @@ import trio
 
 from .errors import HostlerError
 
+__all__ = [
+    "BODY_PIECE",
+    "DEADLINE_STATUS",
+    "LEAVE_SECONDS",
+    "MAX_DATA_CHUNK",
+    "MAX_SLOT_EXTENSIONS",
+    "MAX_WARM_KEYS",
+    "NACK_STATUS",
+    "SLOT_DIGEST",
+    "UNAVAILABLE_STATUS",
+    "UNIMPLEMENTED_STATUS",
+    "UNKNOWN_STATUS",
+    "UNOBSERVED",
+    "WARM_KEY_SECONDS",
+    "AttemptObserver",
+    "ClientEngagement",
+    "ClientFrame",
+    "Commit",
+    "Data",
+    "EngagementEnded",
+    "EngagementFailed",
+    "Finished",
+    "GRPCStatus",
+    "Headers",
+    "LoadHint",
+    "LogAck",
+    "LogChannel",
+    "LogCollector",
+    "LogContainer",
+    "LogLine",
+    "LogMessage",
+    "LogReady",
+    "LogRequest",
+    "LogStart",
+    "NotSent",
+    "Reserved",
+    "ResultStart",
+    "RunnerClient",
+    "RunnerFrame",
+    "RunnerService",
+    "RunnerStatus",
+    "ServerEngagement",
+    "TryCall",
+]
+
 Headers = Sequence[tuple[str, str]]
 """HTTP headers in order, names repeated for repeated values."""
 

@@ -17,6 +17,12 @@ from .models import App, Fn
 from .options import from_http_fn_request, invoke_detached, with_time_limit, with_writer
 from .protocol import Headers
 
+__all__ = [
+    "ACCEPTED",
+    "CallResponse",
+    "call",
+]
+
 ACCEPTED = 202
 """The status of a detached call, as at the front end."""
 

@@ -17,6 +17,14 @@ from .protocol import MAX_SLOT_EXTENSIONS
 if TYPE_CHECKING:
     from _collections_abc import dict_items, dict_keys, dict_values
 
+__all__ = [
+    "MAX_KEYS",
+    "REGISTRY_TOKEN",
+    "SlotExtensions",
+    "SlotKeys",
+    "slot_key",
+]
+
 _NUL = b"\x00"
 
 REGISTRY_TOKEN = "FN_REGISTRY_TOKEN"  # noqa: S105  (its name)
