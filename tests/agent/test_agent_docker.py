@@ -177,9 +177,8 @@ async def test_cancel_before_the_request_spares_the_container(machine: Machine) 
 
 async def test_detached_call_is_bounded_by_its_own_deadline(machine: Machine) -> None:
     async with machine.open() as node:
-        with pytest.raises(CallTimeout):
-            await do(node, machine, "hang", type="detached", timeout=1)
-        assert node.agent.statistics().timeouts == 1
+        await do(node, machine, "hang", type="detached", timeout=1)
+        await until(lambda: node.agent.statistics().timeouts == 1)
 
 
 async def test_scenario_03_late_body_of_a_call_that_timed_out_is_nobody_elses(

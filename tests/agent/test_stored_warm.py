@@ -166,7 +166,7 @@ async def test_trouble_inside_ends_nothing(
 
     def write(annotations: str) -> None:
         with closing(sqlite3.connect(database)) as rows, rows:
-            rows.execute("UPDATE fns SET annotations = ? WHERE name = 'f'", (annotations,))
+            rows.execute("UPDATE hostler_fns SET annotations = ? WHERE name = 'f'", (annotations,))
 
     async with (
         open_datastore(StoreConfig(db_url=f"sqlite3://{database}")) as store,

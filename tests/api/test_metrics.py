@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prometheus_client import CollectorRegistry
 
 from hostler.api import AppListener, api_app
 from hostler.datastore import Datastore
 from hostler.front import FrontMetrics, invoke_app
 from tests.conftest import Logs
+from tests.front._agent import ScriptedAgent
 from tests.front._asgi_client import AsgiRequest
 
 from ._client import Client
@@ -64,7 +63,7 @@ async def test_requests_are_counted_by_route_and_outcome(store: Datastore, logs:
 async def test_a_node_counts_calls_and_its_api_together(store: Datastore) -> None:
     registry = CollectorRegistry()
     metrics = FrontMetrics(registry)
-    agent: Any = object()  # no function is found, so none is called
+    agent = ScriptedAgent()  # no function is found, so none is called
     node = Client(
         invoke_app(
             agent,
