@@ -624,11 +624,11 @@ async def test_what_a_node_as_it_is_has_no_use_for(settings: Settings) -> None:
     [
         ({"call_listeners": Bill()}, "call_listeners: takes a list, not a Bill"),
         ({"call_listeners": [Bill]}, "not the class Bill: give an object of it"),
-        ({"call_listeners": "mine:bill"}, "call_listeners: takes a list, not a str"),
+        ({"call_listeners": "mine:bill"}, "call_listeners: takes a list, not the text 'mine:bill'"),
         ({"api_listeners": [Bill()]}, "api_listeners: takes AppListeners, FnListeners and"),
         ({"endpoints": [nothing]}, "endpoints: takes Routes, not a function"),
         ({"driver": "docker"}, "driver: takes a callable, not a str"),
-        ({"startup": [None]}, "startup: takes callables, not a NoneType"),
+        ({"startup": [None]}, "startup: takes callables, not None"),
         ({"overrider": lambda call: {}}, "overrider: a call overrider has to take"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import sys
 import traceback
@@ -24,6 +23,7 @@ import attrs
 import structlog
 import trio
 
+from .._arguments import told
 from .._asgi.middleware import Middleware
 from .._concurrency.nurseries import open_background
 from ..abc import CallListener, CallOverrider, Driver, KeepAlive, Placer, RunnerPool
@@ -127,7 +127,7 @@ class Extensions:
         check_overrider(self.overrider, "overrider")
         for listener in self.call_listeners:
             if not isinstance(listener, CallListener):
-                raise ConfigError(f"call_listeners: takes CallListeners, not {_told(listener)}")
+                raise ConfigError(f"call_listeners: takes CallListeners, not {told(listener)}")
         if self.api_listeners:
             from ..api.listeners import Listener
 
@@ -135,14 +135,14 @@ class Extensions:
                 if not isinstance(each, Listener):
                     raise ConfigError(
                         f"api_listeners: takes AppListeners, FnListeners and TriggerListeners, not "
-                        f"{_told(each)}"
+                        f"{told(each)}"
                     )
         if self.endpoints:
             from ..api.routes import Route
 
             for endpoint in self.endpoints:
                 if not isinstance(endpoint, Route):
-                    raise ConfigError(f"endpoints: takes Routes, not {_told(endpoint)}")
+                    raise ConfigError(f"endpoints: takes Routes, not {told(endpoint)}")
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -182,18 +182,12 @@ _IF_OPEN = "; for one that is open already: lambda config: contextlib.nullcontex
 
 def _tuple_of(name: str, value: object) -> tuple[Any, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ConfigError(f"{name}: takes a list, not {_told(value)}")
+        raise ConfigError(f"{name}: takes a list, not {told(value)}")
     found = tuple(value)
     for each in found:
         if name not in ("endpoints", "call_listeners", "api_listeners") and not callable(each):
-            raise ConfigError(f"{name}: takes callables, not {_told(each)}")
+            raise ConfigError(f"{name}: takes callables, not {told(each)}")
     return found
-
-
-def _told(value: object) -> str:
-    if inspect.isclass(value):
-        return f"the class {value.__name__}: give an object of it"
-    return f"a {type(value).__name__}"
 
 
 @attrs.frozen
@@ -271,7 +265,7 @@ def load_extensions(settings: Settings, given: Extensions | None = None) -> Exte
     parts += [(label, Extensions(**{field: value})) for label, field, value in _short(settings)]
     if given is not None:
         if not isinstance(given, Extensions):
-            raise ConfigError(f"extensions: takes Extensions, not {_told(given)}")
+            raise ConfigError(f"extensions: takes Extensions, not {told(given)}")
         parts.append(("extensions", given))
     merged: dict[str, Any] = {}
     givers: dict[str, str] = {}
