@@ -28,6 +28,7 @@ LAYERS: dict[str, int] = {
             "_call_document",
             "_fast",
             "_spans",
+            "_stats",
             "abc",
             "calls",
             "config",

@@ -29,6 +29,7 @@ an LB does not load the Docker SDK. The seams to implement are in `hostler.abc`,
 * ``_launch_policy``: when a function's queue gets another container, and how long its clients wait
 * ``_output_lines``: function output cut into lines that belong to calls
 * ``_spans``: trace spans and W3C trace context
+* ``_stats``: what is remembered of the past: bounded dictionaries
 * ``abc``: seams: what an extender implements or replaces, each contract in prose
 * ``agent``: the runner's agent
 * ``api``: the API of apps, functions and triggers

@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 
+from ._stats import LRUDict
 from .abc import KeepAlive, KeptContainer
 from .config import AgentConfig
 from .contrib.predictive_keep_alive import PredictiveKeepAlive
@@ -41,7 +41,7 @@ class FixedKeepAlive(KeepAlive):
     """
 
     def __init__(self, config: AgentConfig | None = None) -> None:
-        self._uses: OrderedDict[Hashable, list[float]] = OrderedDict()
+        self._uses = LRUDict[Hashable, list[float]](FUNCTIONS)
         """By level (see `KeptContainer.level`). A use at ``now`` counts ``exp((now - epoch) /
         FORGET)``, so that older ones need not be looked at."""
         self._epoch = 0.0
@@ -53,8 +53,6 @@ class FixedKeepAlive(KeepAlive):
         uses = self._uses.get(container.key)
         if uses is None:
             uses = self._uses[container.key] = [0.0] * LEVELS
-            if len(self._uses) > FUNCTIONS:
-                self._uses.popitem(last=False)
         else:
             self._uses.move_to_end(container.key)
         if now - self._epoch > 100 * FORGET:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -11,6 +10,7 @@ import attrs
 import structlog
 import trio
 
+from .._stats import LRUDict
 from ..config import ApiConfig
 from ..errors import APIError
 from ..rules.errors import DatastoreUnavailable
@@ -61,8 +61,8 @@ class SingleFlightCache(Generic[K, V]):
         self._load = load
         self._nursery = nursery
         self._config = config
-        self._entries: OrderedDict[K, _Entry[V]] = OrderedDict()
-        self._missing: OrderedDict[K, tuple[APIError, float]] = OrderedDict()
+        self._entries = LRUDict[K, _Entry[V]](config.lookup_size)
+        self._missing = LRUDict[K, tuple[APIError, float]](MAX_MISSING)
         self._flights: dict[K, _Flight[V]] = {}
         self._failing = False
 
@@ -156,9 +156,6 @@ class SingleFlightCache(Generic[K, V]):
         self._missing.pop(key, None)
         stale = fresh + self._config.lookup_max_stale
         self._entries[key] = _Entry(value, fresh_until=fresh, usable_until=stale)
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._config.lookup_size:
-            self._entries.popitem(last=False)
 
     def _failed(self, key: K, error: Exception) -> None:
         if isinstance(error, APIError) and _says_missing(error):
@@ -166,9 +163,6 @@ class SingleFlightCache(Generic[K, V]):
             self._entries.pop(key, None)
             until = trio.current_time() + self._config.lookup_missing_ttl
             self._missing[key] = error, until
-            self._missing.move_to_end(key)
-            while len(self._missing) > MAX_MISSING:
-                self._missing.popitem(last=False)
             return
         entry = self._entries.get(key)
         if entry is not None:

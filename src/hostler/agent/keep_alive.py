@@ -4,7 +4,6 @@ says."""
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ import structlog
 import trio
 
 from .._concurrency.alarm import Alarm
+from .._stats import LRUDict
 from ..abc import KeepAlive, KeptContainer
 from ..calls import PendingCall
 from ..metrics import AgentMetrics
@@ -50,7 +50,7 @@ class Keeping:
         self._metrics = metrics
         self._queues = queues
         self._launcher = launcher
-        self._templates: OrderedDict[Hashable, ContainerTemplate] = OrderedDict()
+        self._templates = LRUDict[Hashable, ContainerTemplate](TEMPLATES)
         self._alarm = Alarm()
 
     def __repr__(self) -> str:
@@ -91,9 +91,6 @@ class Keeping:
         self._policy.missed(key, trio.current_time())
         if self._policy.starts_ahead:
             self._templates[key] = self._launcher.template_of(call)
-            self._templates.move_to_end(key)
-            if len(self._templates) > TEMPLATES:
-                self._templates.popitem(last=False)
 
     async def run(self) -> None:
         """Start containers ahead of calls. Never returns."""

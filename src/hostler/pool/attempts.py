@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
@@ -26,6 +26,7 @@ from .. import _fast
 from .._concurrency.nurseries import is_cancellation, is_timeout
 from .._fast import FastRunner
 from .._spans import Span, error_text
+from .._stats import LRUDict
 from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
 from ..errors import (
@@ -704,7 +705,7 @@ class Hedging:
         self._quantile = quantile
         self._share = share
         self._credit = 0.0
-        self._latencies: OrderedDict[Hashable, RecentQuantile] = OrderedDict()
+        self._latencies = LRUDict[Hashable, RecentQuantile](MAX_KEYS)
 
     def __repr__(self) -> str:
         return f"<Hedging credit={self._credit:.2f} keys={len(self._latencies)}>"
@@ -732,8 +733,6 @@ class Hedging:
         known = self._latencies.get(key)
         if known is None:
             known = self._latencies[key] = RecentQuantile()
-            if len(self._latencies) > MAX_KEYS:
-                self._latencies.popitem(last=False)
         else:
             self._latencies.move_to_end(key)
         known.add(seconds)

@@ -15,12 +15,12 @@ import math
 import random
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Set
-from typing import TypeVar
 
 import attrs
 from msgspec.structs import replace
 
 from .._launch_policy import WEIGHT, LaunchPolicy
+from .._stats import LRUDict
 from ..abc import NotPlaced, Outcome
 from ..calls import Timings
 from ..protocol import LEAVE_SECONDS, MAX_SLOT_EXTENSIONS, MAX_WARM_KEYS, LoadHint
@@ -396,10 +396,6 @@ def knows_all(hint: LoadHint) -> bool:
     return hint.complete or hint.free_cpus is not None
 
 
-K = TypeVar("K")
-
-V = TypeVar("V")
-
 MAX_NEEDS = 4096
 """Needs, and slot keys, that are remembered."""
 
@@ -501,11 +497,11 @@ class IdleIndex:
     def learn(self, digest: bytes, need: CallNeed) -> None:
         """Calls with ``need`` use the slot key of ``digest``."""
         known = self._digests.get(digest)
-        self._digests[digest] = need
+        self._digests[digest] = need  # (no `LRUDict`, whose items cost a hot call one more call)
         if known is not None:
             self._digests.move_to_end(digest)
-        else:
-            drop_oldest(self._digests, MAX_NEEDS)
+        elif len(self._digests) > MAX_NEEDS:
+            self._digests.popitem(last=False)
 
     def replace(self, address: str, counts: Mapping[bytes, int], now: float) -> None:
         """These counts, by digest, are all idle containers of the runner. Exceptions: a list of the
@@ -550,12 +546,6 @@ class IdleIndex:
             for address in tuple(self._needs[key]):
                 self._forget(address, key)
             self._needs.pop(key, None)
-
-
-def drop_oldest(items: OrderedDict[K, V], limit: int) -> None:
-    """Keep the newest ``limit`` items."""
-    while len(items) > limit:
-        items.popitem(last=False)
 
 
 STEPS = 2
@@ -660,7 +650,7 @@ class LaunchPolicies:
     used ones are remembered."""
 
     def __init__(self) -> None:
-        self._policies: OrderedDict[Hashable, LaunchPolicy] = OrderedDict()
+        self._policies = LRUDict[Hashable, LaunchPolicy](MAX_NEEDS)
         self._start_seconds = 0.0
         """Mean of all functions, for functions whose starts are not known; 0 = not known."""
 
@@ -672,7 +662,6 @@ class LaunchPolicies:
         policy = self._policies.get(need.key)
         if policy is None:
             policy = self._policies[need.key] = LaunchPolicy()
-            drop_oldest(self._policies, MAX_NEEDS)
         else:
             self._policies.move_to_end(need.key)
         if not policy.start_seconds and self._start_seconds:

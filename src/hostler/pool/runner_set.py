@@ -18,10 +18,10 @@ private to each load balancer.
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
+from .._stats import LRUDict
 from ..abc import Runner
 
 NEAR = 16
@@ -48,8 +48,8 @@ class RunnerSet:
         self.all_report_since: int | None = None
         """The `LoadTracker.reporting_version` at which all of these runners report their load by
         themselves."""
-        self._near: OrderedDict[str, tuple[Runner, ...]] = OrderedDict()
-        self._whole: OrderedDict[str, tuple[Runner, ...]] = OrderedDict()
+        self._near = LRUDict[str, tuple[Runner, ...]](MAX_NEAR)
+        self._whole = LRUDict[str, tuple[Runner, ...]](MAX_WHOLE)
 
     def __repr__(self) -> str:
         return f"<RunnerSet runners={len(self.runners)} functions={len(self._near)}>"
@@ -62,7 +62,7 @@ class RunnerSet:
 
     def near(self, key: str) -> tuple[Runner, ...]:
         """The first runners of `preferred`."""
-        return self._recall(self._near, key, NEAR, MAX_NEAR)
+        return self._recall(self._near, key, NEAR)
 
     def preferred(self, key: str) -> Iterator[Runner]:
         """All runners in the order in which ``key`` prefers them, by rendezvous hashing over their
@@ -70,10 +70,10 @@ class RunnerSet:
         near = self.near(key)
         yield from near
         if len(near) < len(self.runners):
-            yield from self._recall(self._whole, key, len(self), MAX_WHOLE)[len(near) :]
+            yield from self._recall(self._whole, key, len(self))[len(near) :]
 
     def _recall(
-        self, known: OrderedDict[str, tuple[Runner, ...]], key: str, count: int, limit: int
+        self, known: LRUDict[str, tuple[Runner, ...]], key: str, count: int
     ) -> tuple[Runner, ...]:
         found = known.get(key)
         if found is not None:
@@ -81,8 +81,6 @@ class RunnerSet:
             return found
         indices = favourites(key, self._hashes, count)
         known[key] = found = tuple(self.runners[index] for index in indices)
-        if len(known) > limit:
-            known.popitem(last=False)
         return found
 
 
@@ -90,7 +88,7 @@ class RunnerSets:
     """The lists that were seen last."""
 
     def __init__(self) -> None:
-        self._sets: OrderedDict[tuple[Runner, ...], RunnerSet] = OrderedDict()
+        self._sets = LRUDict[tuple[Runner, ...], RunnerSet](MAX_SETS)
         self._latest = RunnerSet(())
 
     def __repr__(self) -> str:
@@ -104,8 +102,6 @@ class RunnerSets:
         runner_set = self._sets.get(held)
         if runner_set is None:
             runner_set = self._sets[held] = RunnerSet(held)
-            if len(self._sets) > MAX_SETS:
-                self._sets.popitem(last=False)
         else:
             self._sets.move_to_end(held)
         self._latest = runner_set

@@ -40,7 +40,7 @@ from .._launch_policy import LaunchPolicy
 from ..abc import Runner
 from ..config import PlacerConfig
 from ..errors import ServerBusy
-from .load_tracker import CallNeed, LoadTracker, drop_oldest
+from .load_tracker import CallNeed, LoadTracker
 
 OVERTAKE_SECONDS = 1.0
 """Seconds. A call is overtaken only by calls that came at most so much later. A container that
@@ -428,8 +428,9 @@ class WaitingRoom:
         key = queue.need.key
         del self._queues[key]
         queue.forget()
-        self._left[key] = queue
-        drop_oldest(self._left, MAX_LEFT)
+        self._left[key] = queue  # (no `LRUDict`, whose items cost a hot call one more call)
+        if len(self._left) > MAX_LEFT:
+            self._left.popitem(last=False)
         if self._queues:
             return False
         self.probe_at = -math.inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import islice
 
@@ -11,6 +11,7 @@ import attrs
 import msgspec
 
 from .._concurrency.nurseries import is_cancellation
+from .._stats import LRUDict
 from ..abc import CallListener
 from ..calls import PendingCall, Timings
 from ..errors import ServerBusy, public_error
@@ -72,7 +73,7 @@ class Activity(CallListener):
         self._only_begun = only_begun
         self._seconds = SecondBuckets()
         self._recent: deque[_Ended] = deque(maxlen=RECENT_CALLS)
-        self._functions: OrderedDict[str, FnActivity] = OrderedDict()
+        self._functions = LRUDict[str, FnActivity](MAX_FUNCTIONS)
         self._runners: Counter[str] = Counter()
         self.calls = 0
         self.failed = 0
@@ -135,12 +136,10 @@ class Activity(CallListener):
 
     def _function(self, fn_id: str) -> FnActivity:
         function = self._functions.get(fn_id)
-        if function is not None:
+        if function is None:
+            function = self._functions[fn_id] = FnActivity()
+        else:
             self._functions.move_to_end(fn_id)
-            return function
-        function = self._functions[fn_id] = FnActivity()
-        if len(self._functions) > MAX_FUNCTIONS:
-            self._functions.popitem(last=False)
         return function
 
     def _row(self, ended: _Ended) -> CallRow:
