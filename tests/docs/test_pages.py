@@ -23,7 +23,7 @@ NOT_RUN = {
     "needs a node of Fn": 1,
     "it installs software": 3,
     "it needs a DNS server": 3,
-    "it is a part of a program": 2,
+    "it is a part of a program": 3,
     "it is a part of examples/custom_driver": 1,
     "tests/deploy does it in another way": 4,
 }
