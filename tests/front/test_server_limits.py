@@ -110,7 +110,37 @@ async def test_head_over_the_limit_is_431(head: bytes) -> None:
         answer = await client.answer()
         assert answer.status == 431
         assert answer.headers["content-type"] == "application/json; charset=utf-8"
+        assert "Request header too large for this server, max 1000 bytes" in answer.body.decode()
         assert await client.closed_by_server()
+
+
+async def test_an_expectation_that_is_not_known_is_417_and_the_body_is_not_wanted() -> None:
+    async with open_front() as front:
+        for expected, status in ((b"100-Continue", 200), (b"", 200), (b"202-accepted", 417)):
+            client = await front.connect()
+            await client.send(
+                b"POST /invoke/fn1 HTTP/1.1\r\nHost: h\r\nExpect: " + expected + b"\r\n"
+                b"Content-Length: 2\r\n\r\nhi"
+            )
+            answer = await client.answer()
+            assert answer.status == status
+        assert "the only expectation that this server knows is 100-continue" in answer.body.decode()
+        assert await client.closed_by_server()
+        assert len(front.agent.submitted) == 2
+
+
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1\r\nHost: h\r\nb\xff ad\r\n\r\n", b"it's \"no\" 'request'\r\n\r\n"]
+)
+async def test_what_a_client_sent_is_not_shown_as_python_shows_it(data: bytes) -> None:
+    async with open_front() as front:
+        client = await front.connect()
+        await client.send(data)
+        answer = await client.answer()
+        assert answer.status == 400
+        assert "illegal" in answer.body.decode()
+        for part in ("bytearray", "b'", 'b\\"', "\\x"):
+            assert part not in answer.body.decode()
 
 
 @pytest.mark.parametrize(

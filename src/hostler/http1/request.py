@@ -128,6 +128,9 @@ _HEAD = re.compile(rb"[^\r\n]*+\r\n(?:%b\r\n)*+\r\n" % _FIELD)
 _LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*+([^\r]*+)", re.IGNORECASE)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t -~\x80-\xff]*+)?")
 _VERSIONS = (b"1.0", b"1.1")
+_EXPECTED = (b"", b"100-continue")
+_SHOWN = re.compile(r":? *(bytearray\()?b(['\"]).*\2\)?", re.DOTALL)
+"""Bytes as Python shows them."""
 
 
 def head_size(request: h11.Request) -> int:
@@ -151,12 +154,26 @@ def framing_fault(request: h11.Request, raw: bytes) -> tuple[int, str] | None:
             return 400, "Content-Length and Transfer-Encoding exclude each other"
         if request.http_version == b"1.0":  # the same section: framing is faulty
             return 400, "HTTP/1.0 has no Transfer-Encoding"
+    if any(name == b"expect" and value.lower() not in _EXPECTED for name, value in request.headers):
+        return 417, "the only expectation that this server knows is 100-continue"
     if not _TARGET.fullmatch(request.target):
         return 400, "invalid request target"
     host = next((value for name, value in request.headers if name == b"host"), b"")
     if not _HOST.fullmatch(host):
         return 400, "invalid Host header"
     return None
+
+
+def fault_of(error: h11.RemoteProtocolError, max_head: int) -> tuple[int, str]:
+    """The status and the text for a head that h11 refuses. h11's own text may show what the client
+    sent as Python shows it."""
+    status = error.error_status_hint
+    return status, head_too_large(max_head) if status == 431 else _SHOWN.sub("", str(error))
+
+
+def head_too_large(max_head: int) -> str:
+    """The text for a head of more than ``max_head`` bytes."""
+    return f"Request header too large for this server, max {max_head} bytes"
 
 
 class ChunkLines:

@@ -28,7 +28,15 @@ from ..config import NodeConfig
 from ..protocol import BODY_PIECE
 from .disconnects import DisconnectWatcher
 from .plain import PlainHead, http_date, write_head, write_response
-from .request import ChunkLines, Heads, RequestHead, framing_fault, head_size
+from .request import (
+    ChunkLines,
+    Heads,
+    RequestHead,
+    fault_of,
+    framing_fault,
+    head_size,
+    head_too_large,
+)
 
 LOOKS = 64
 """Looks at idle connections in the shorter of their times, at most. So a connection may wait longer
@@ -342,14 +350,14 @@ class ServerConnection:
                 await self._refuse(408, "Request header read timed out")
                 return None
         except h11.RemoteProtocolError as error:
-            await self._refuse(error.error_status_hint, str(error))
+            await self._refuse(*fault_of(error, self.owner.heads.max_head))
             return None
         event = self._head
         if not isinstance(event, h11.Request):
             return None
         # h11 refuses only what grows over the limit before it is complete.
         if head_size(event) > self.owner.heads.max_head:
-            await self._refuse(431, "Receive buffer too long")
+            await self._refuse(431, head_too_large(self.owner.heads.max_head))
             return None
         if (fault := framing_fault(event, self._raw_head)) is not None:
             await self._refuse(*fault)
