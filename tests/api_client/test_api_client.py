@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import httpx
 import msgspec
 import pytest
 import trio
+import trustme
 
 from hostler.api import api_app
 from hostler.api_client import ApiClient, ApiUnavailable, open_api_client
@@ -236,8 +239,27 @@ async def test_nobody_listens() -> None:
     async with open_api_client("http://127.0.0.1:1") as client:
         with pytest.raises(ApiUnavailable) as info:
             await client.apps.create(an_app())
-    assert info.value.reason.startswith("ConnectError")
+    assert info.value.reason == "connection refused"
     assert isinstance(info.value, DatastoreUnavailable)
+
+
+async def test_a_certificate_that_is_not_trusted_is_told_of() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+    async def refused(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with suppress(trio.BrokenResourceError):
+            await stream.do_handshake()
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_ssl_over_tcp, refused, 0, context, host="127.0.0.1")
+        listener = (await nursery.start(serve))[0]
+        port = listener.transport_listener.socket.getsockname()[1]
+        async with open_api_client(f"https://127.0.0.1:{port}") as client:
+            with pytest.raises(ApiUnavailable) as info:
+                await client.apps.create(an_app())
+        nursery.cancel_scope.cancel()
+    assert info.value.reason.startswith("its certificate can't be verified: ")
 
 
 async def test_all_attempts_have_one_limit_of_time() -> None:

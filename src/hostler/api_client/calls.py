@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -56,7 +57,7 @@ async def open_request(
             request = client.build_request(method, url, content=body, headers=headers)
             answer = await client.send(request, stream=True)
         except (httpx.RequestError, httpx.InvalidURL) as error:
-            raise ApiUnavailable(_reason(error)) from error
+            raise ApiUnavailable(reason_of(error)) from error
         except UnicodeError as error:  # of the look-up of its name
             raise ApiUnavailable(f"{url} names no host") from error
         try:
@@ -75,10 +76,19 @@ async def _pieces(answer: httpx.Response) -> AsyncIterator[bytes]:
         async for piece in answer.aiter_bytes():
             yield piece
     except httpx.RequestError as error:
-        raise ApiUnavailable(f"the answer broke off: {_reason(error)}") from error
+        raise ApiUnavailable(f"the answer broke off: {reason_of(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
+    """What a failed request failed for, in words. An error without a text, as failed handshakes
+    have, is told by its cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate can't be verified: {cause.verify_message}"
+        if isinstance(cause, ExceptionGroup) and cause.subgroup(ConnectionRefusedError):
+            return "connection refused"
+        cause = cause.__cause__ or cause.__context__
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 

@@ -32,7 +32,7 @@ from ..datastore import (
 from ..errors import ConfigError, InvalidJSON
 from ..models import App, Fn, Trigger
 from ..rules.errors import AppNotFound
-from .calls import ApiUnavailable, authorization, message_of, no_api, refusal
+from .calls import ApiUnavailable, authorization, message_of, no_api, reason_of, refusal
 
 MAX_CONNECTIONS = 64
 CONNECT_SECONDS = 5.0
@@ -221,7 +221,7 @@ class ApiConnection:
                         method, path, params=query, content=body, headers=headers
                     )
                 except httpx.RequestError as error:
-                    reason = f"{type(error).__name__}: {error}".rstrip(": ")
+                    reason = reason_of(error)
                     again = method == "GET" or isinstance(error, NOT_SENT)
                 else:
                     if answer.status_code < 500:
